@@ -1,0 +1,1 @@
+"""What is read and scheduled: slides, volumes, tissue, tiles, ingest, clusters."""

@@ -1,0 +1,212 @@
+"""Which tiles, where on level 0, read from which level with which rescale: pure geometry."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..storage.errors import BadGeometry, BadResolution, NoResolution
+from .slides.base import Bounds, Level, SlideInfo
+
+Edge = Literal["drop", "pad"]
+
+TOLERANCE = 0.005
+"""A level within this fraction of the requested resolution is read as it is."""
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """A lattice of square tiles at an exact resolution.
+
+    Attributes
+    ----------
+    tile_px
+        Side of a tile as the encoder sees it, in pixels at ``mpp``.
+    stride_px
+        Step between tiles, in the same pixels.
+    mpp
+        Requested micrometres per tile pixel.
+    level
+        Level that tiles are read from: the coarsest that is at least as fine as ``mpp``.
+    footprint_px
+        (y, x) extent of a tile in level-0 pixels; within 0.5 % of ``tile_px * mpp`` micrometres.
+    box_px
+        (y, x) extent of a tile in the pixels of ``level``. Equal to ``tile_px`` where the level is
+        read as it is; otherwise the box is rescaled to ``tile_px`` with antialiasing.
+    coords_px
+        int64 [n, 2]: (y, x) of the top left corners in level-0 pixels of the whole image, in grid
+        order (row by row).
+    downsample
+        (y, x) level-0 pixels per pixel of ``level``.
+    edge
+        ``drop``: only tiles that lie wholly on the slide. ``pad``: tiles at the right and lower
+        edge are kept and filled with white beyond it.
+    """
+
+    tile_px: int
+    stride_px: int
+    mpp: float
+    level: int
+    footprint_px: tuple[float, float]
+    box_px: tuple[float, float]
+    downsample: tuple[float, float]
+    coords_px: NDArray[np.int64]
+    edge: Edge
+
+    def __len__(self) -> int:
+        return len(self.coords_px)
+
+    @property
+    def is_rescaled(self) -> bool:
+        """Whether tiles are resampled on the way from the level to the encoder."""
+        return self.box_px != (float(self.tile_px), float(self.tile_px))
+
+    def select(self, keep: NDArray[np.bool_]) -> TileGrid:
+        """The same grid with only the tiles for which ``keep`` [n] is true."""
+        return replace(self, coords_px=self.coords_px[keep])
+
+    @classmethod
+    def over(
+        cls,
+        info: SlideInfo,
+        *,
+        tile_px: int,
+        mpp: float,
+        stride_px: int | None = None,
+        edge: Edge = "drop",
+        within_bounds: bool = True,
+    ) -> TileGrid:
+        """Lay a grid over a slide.
+
+        Parameters
+        ----------
+        info
+            Geometry and resolution of the slide.
+        tile_px, mpp, stride_px, edge
+            See the class. ``stride_px`` is ``tile_px`` by default: no overlap, no gap.
+        within_bounds
+            Start at, and stay inside, the scanned area where the slide states one.
+
+        Raises
+        ------
+        NoResolution
+            The slide has no mpp.
+        BadResolution
+            The slide is coarser than ``mpp``: it would have to be enlarged.
+        BadGeometry
+            Sizes that are not positive.
+        """
+        if info.mpp is None:
+            raise NoResolution(
+                "the file does not say how large its pixels are",
+                where=info.path,
+                remedy="Pass --mpp with the scanner's value, or a column mpp in the cohort table",
+            )
+        stride = tile_px if stride_px is None else stride_px
+        if tile_px < 1 or stride < 1 or not mpp > 0:
+            raise BadGeometry("tile size, stride and mpp must be positive", where=info.path)
+        level = _level_for(info, mpp)
+        chosen = info.levels[level]
+        downsample = (chosen.downsample_y, chosen.downsample_x)
+        box = tuple(
+            _box(tile_px, mpp, mpp_0 * d) for mpp_0, d in zip(info.mpp, downsample, strict=True)
+        )
+        footprint = (box[0] * downsample[0], box[1] * downsample[1])
+        whole = Bounds(0, 0, info.height_px, info.width_px)
+        area = info.bounds if within_bounds and info.bounds is not None else whole
+        rows = _positions(area.height_px, footprint[0], stride / tile_px, edge) + area.y_px
+        columns = _positions(area.width_px, footprint[1], stride / tile_px, edge) + area.x_px
+        y, x = np.meshgrid(rows, columns, indexing="ij")
+        return cls(
+            tile_px=tile_px,
+            stride_px=stride,
+            mpp=mpp,
+            level=level,
+            footprint_px=footprint,
+            box_px=(box[0], box[1]),
+            downsample=downsample,
+            coords_px=np.stack([y.ravel(), x.ravel()], axis=1).astype(np.int64),
+            edge=edge,
+        )
+
+
+def _level_for(info: SlideInfo, mpp: float) -> int:
+    assert info.mpp is not None
+    fine_enough = [
+        i for i, level in enumerate(info.levels) if _mpp(info, level) <= mpp * (1 + TOLERANCE)
+    ]
+    if not fine_enough:
+        raise BadResolution(
+            f"the slide has {max(info.mpp):.4g} µm/px, coarser than the {mpp:.4g} asked for",
+            where=info.path,
+            remedy="Ask for a coarser --mpp; a slide is never enlarged",
+        )
+    return max(fine_enough, key=lambda i: _mpp(info, info.levels[i]))
+
+
+def _mpp(info: SlideInfo, level: Level) -> float:
+    assert info.mpp is not None
+    return max(info.mpp[0] * level.downsample_y, info.mpp[1] * level.downsample_x)
+
+
+def _box(tile_px: int, mpp: float, mpp_level: float) -> float:
+    exact = tile_px * mpp / mpp_level
+    return float(tile_px) if abs(exact / tile_px - 1) <= TOLERANCE else exact
+
+
+def _positions(extent_px: int, footprint_px: float, step: float, edge: Edge) -> NDArray[np.int64]:
+    stride = footprint_px * step
+    if edge == "pad":
+        count = max(1, math.ceil((extent_px - footprint_px) / stride - 1e-9) + 1)
+    else:
+        count = max(0, math.floor((extent_px - footprint_px) / stride + 1e-9) + 1)
+    starts: NDArray[np.int64] = np.rint(np.arange(count) * stride).astype(np.int64)
+    if edge == "drop":
+        starts = starts[starts + math.floor(footprint_px) <= extent_px]
+    return starts
+
+
+def tissue_fraction(
+    grid: TileGrid, mask: NDArray[np.bool_], slide_px: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Fraction of each tile that a mask covers.
+
+    Parameters
+    ----------
+    mask
+        bool [h, w] over the whole of level 0, at any resolution.
+    slide_px
+        (height, width) of level 0.
+
+    Returns
+    -------
+    float32 [n]
+        0 … 1, by the mask's pixels that the tile touches.
+    """
+    summed = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int64)
+    summed[1:, 1:] = mask.cumsum(0).cumsum(1)
+    spans = [
+        _span(
+            grid.coords_px[:, axis],
+            grid.footprint_px[axis],
+            mask.shape[axis] / slide_px[axis],
+            mask.shape[axis],
+        )
+        for axis in (0, 1)
+    ]
+    (top, bottom), (left, right) = spans
+    inside = summed[bottom, right] - summed[top, right] - summed[bottom, left] + summed[top, left]
+    return (inside / ((bottom - top) * (right - left))).astype(np.float32)
+
+
+def _span(
+    start_px: NDArray[np.int64], extent_px: float, scale: float, limit: int
+) -> Sequence[NDArray[np.int64]]:
+    low = np.clip(np.floor(start_px * scale).astype(np.int64), 0, limit - 1)
+    high = np.clip(np.ceil((start_px + extent_px) * scale).astype(np.int64), low + 1, limit)
+    return low, high

@@ -1,0 +1,138 @@
+"""What a slide is to the rest of Microtome, whatever file it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of the pyramid.
+
+    Attributes
+    ----------
+    height_px, width_px
+        Size in this level's own pixels.
+    downsample_y, downsample_x
+        Level-0 pixels per pixel of this level, as they are: never rounded to a whole number.
+    tile_px
+        (height, width) of the file's own tiles, or None where the file is not tiled.
+    """
+
+    height_px: int
+    width_px: int
+    downsample_y: float
+    downsample_x: float
+    tile_px: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The part of level 0 that was scanned, in level-0 pixels of the whole image."""
+
+    y_px: int
+    x_px: int
+    height_px: int
+    width_px: int
+
+
+@dataclass(frozen=True)
+class SlideInfo:
+    """What is known of a slide without decoding it.
+
+    Attributes
+    ----------
+    levels
+        Finest first.
+    mpp
+        (y, x) micrometres per pixel at level 0, or None: never guessed.
+    mpp_source
+        Where the resolution was read (``openslide.mpp-x``, ``OME PhysicalSizeX``, ``--mpp`` …).
+    objective_power
+        Nominal magnification as stated; never used in place of ``mpp``.
+    bounds
+        None where the file states none.
+    properties
+        The vendor's own properties, unchanged.
+    """
+
+    path: Path
+    backend: str
+    vendor: str
+    levels: tuple[Level, ...]
+    mpp: tuple[float, float] | None
+    mpp_source: str | None
+    objective_power: float | None
+    bounds: Bounds | None
+    associated: tuple[str, ...]
+    properties: Mapping[str, str]
+
+    @property
+    def height_px(self) -> int:
+        """Height of level 0."""
+        return self.levels[0].height_px
+
+    @property
+    def width_px(self) -> int:
+        """Width of level 0."""
+        return self.levels[0].width_px
+
+
+@runtime_checkable
+class Slide(Protocol):
+    """An opened whole-slide image; use as a context manager. Not shared between processes."""
+
+    @property
+    def info(self) -> SlideInfo:
+        """What is known of the slide without decoding it."""
+        ...
+
+    def read(self, level: int, y_px: int, x_px: int, height_px: int, width_px: int) -> Pixels:
+        """Read a rectangle of a level.
+
+        Parameters
+        ----------
+        level
+            0 is the finest.
+        y_px, x_px, height_px, width_px
+            Top left corner and size **in the pixels of that level**, wholly inside it.
+
+        Returns
+        -------
+        uint8 [height_px, width_px, 3]
+            RGB. Where the file is transparent (never scanned), white.
+
+        Raises
+        ------
+        ValueError
+            The rectangle leaves the level.
+        UnreadableFile
+            The pixels cannot be decoded: nothing is invented in their place.
+        """
+        ...
+
+    def associated_image(self, name: str) -> Pixels:
+        """Label, macro or thumbnail as uint8 [h, w, 3]; KeyError where there is none."""
+        ...
+
+    def close(self) -> None:
+        """Release the file."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...

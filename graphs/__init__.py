@@ -1,0 +1,1 @@
+"""What is connected: connectomes, networks, statistics, graph layers."""

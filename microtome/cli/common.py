@@ -1,0 +1,104 @@
+"""What every command shares: options, progress, the ledger, exit codes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+if TYPE_CHECKING:
+    from ..engine.schedule import Outcome, Skipped
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes to work with.")]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write into.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace products made with other parameters.")
+]
+Seed = Annotated[int, typer.Option("--seed", help="Seed; equal seeds give equal results.")]
+
+console = Console(stderr=True, highlight=False)
+"""Messages and progress; results go to standard output."""
+
+_STYLE = {"done": "green", "skipped": "dim", "rejected": "yellow", "failed": "red"}
+
+
+def debugging() -> bool:
+    """Whether the user asked for tracebacks with --debug."""
+    return os.environ.get("MICROTOME_DEBUG") == "1"
+
+
+def progress_bar() -> Progress:
+    """A progress bar on standard error, with time left."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def run_with_progress(
+    title: str,
+    items: Sequence[T],
+    work: Callable[[T], R | Skipped[R]],
+    *,
+    name: Callable[[T], str] = str,
+    jobs: int = 1,
+    ledger: Path | None = None,
+    say: Callable[[R], str] | None = None,
+) -> list[Outcome[R]]:
+    """Run work over items with a bar, one line an item, and a summary.
+
+    Parameters
+    ----------
+    ledger
+        File that every item's end is appended to.
+    say
+        What to print of an item's result, in a few words.
+    """
+    from ..engine.schedule import run_items
+    from ..storage.ledger import Ledger
+
+    book = Ledger(ledger)
+    with progress_bar() as bar:
+        task = bar.add_task(title, total=len(items))
+
+        def show(outcome: Outcome[R]) -> None:
+            words = str(outcome.error) if outcome.error is not None else ""
+            if outcome.value is not None and say is not None:
+                words = say(outcome.value)
+            style = _STYLE[outcome.state]
+            state = f"{outcome.state}({outcome.reason})" if outcome.reason else outcome.state
+            bar.console.print(f"[{style}]{state}[/] {escape(outcome.item)}  {escape(words)}")
+            bar.advance(task)
+
+        outcomes = run_items(
+            items, work, name=name, jobs=jobs, ledger=book, on_done=show, debug=debugging()
+        )
+    counts = ", ".join(f"{n} {state}" for state, n in sorted(book.counts().items()))
+    console.print(f"{title}: {counts or 'nothing to do'}")
+    return outcomes
+
+
+def exit_unless_all_done(outcomes: Sequence[Outcome[R]]) -> None:
+    """End the command with code 3 when an item was rejected or failed."""
+    if any(o.state not in ("done", "skipped") for o in outcomes):
+        raise typer.Exit(3)

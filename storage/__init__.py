@@ -1,0 +1,1 @@
+"""What is kept: products, commits, bags, OME-Zarr, exchange formats."""

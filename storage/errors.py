@@ -1,0 +1,162 @@
+"""Named errors: what is wrong, where, and what to do about it.
+
+Every error that a user can cause or mend is a :class:`MicrotomeError`. It has a short
+``reason`` that goes into the ledger, and a ``state``: an item whose input is at fault ends
+``rejected``, an item that we or the machine could not finish ends ``failed``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+ItemState = Literal["done", "skipped", "rejected", "failed"]
+
+
+class MicrotomeError(Exception):
+    """Base of all named errors.
+
+    Parameters
+    ----------
+    what
+        What is wrong, in one sentence without a full stop.
+    where
+        The file, column or option that it concerns.
+    remedy
+        What the user can do now.
+    """
+
+    reason: ClassVar[str] = "error"
+    state: ClassVar[ItemState] = "failed"
+
+    def __init__(
+        self, what: str, *, where: str | Path | None = None, remedy: str | None = None
+    ) -> None:
+        super().__init__(what, where, remedy)
+        self.what = what
+        self.where = None if where is None else str(where)
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        place = f"{self.where}: " if self.where else ""
+        advice = f". {self.remedy}" if self.remedy else ""
+        return f"{place}{self.what}{advice}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword arguments would be lost on the way back from a Dask worker.
+        return (_rebuild, (type(self), self.what, self.where, self.remedy))
+
+
+def _rebuild(
+    kind: type[MicrotomeError], what: str, where: str | None, remedy: str | None
+) -> MicrotomeError:
+    return kind(what, where=where, remedy=remedy)
+
+
+class InputError(MicrotomeError):
+    """The input is at fault; the item ends ``rejected``."""
+
+    reason = "bad_input"
+    state = "rejected"
+
+
+class MissingFile(InputError):
+    """A file or folder that was named does not exist."""
+
+    reason = "missing"
+
+
+class EmptyFile(InputError):
+    """The file has no bytes, or no image in it."""
+
+    reason = "empty"
+
+
+class UnreadableFile(InputError):
+    """No reader understands the file, or its pixels cannot be decoded."""
+
+    reason = "unreadable"
+
+
+class TruncatedFile(UnreadableFile):
+    """The file ends before the data that its header promises."""
+
+    reason = "truncated"
+
+
+class NoResolution(InputError):
+    """The image does not say how large its pixels are."""
+
+    reason = "no_mpp"
+
+
+class BadResolution(InputError):
+    """The image states a pixel size that cannot be, or that the request cannot be met with."""
+
+    reason = "bad_mpp"
+
+
+class NoTissue(InputError):
+    """No tissue was found."""
+
+    reason = "no_tissue"
+
+
+class BadGeometry(InputError):
+    """A scan whose slices do not form one regular volume, or a grid that does not fit."""
+
+    reason = "bad_geometry"
+
+
+class CohortError(InputError):
+    """A cohort table that cannot be used: a column or a row is wrong."""
+
+    reason = "bad_cohort"
+
+
+class LabelError(CohortError):
+    """Labels that cannot be learnt from: missing, a single class, too few of one."""
+
+    reason = "wrong_labels"
+
+
+class LeakError(CohortError):
+    """What was trained on would be tested on: a patient or subject in two splits."""
+
+    reason = "leak"
+
+
+class BadModel(InputError):
+    """A model file that cannot be used, or does not fit the bags it is given."""
+
+    reason = "bad_model"
+
+
+class BadProduct(InputError):
+    """A product of ours that is incomplete, damaged, or of another kind than asked for."""
+
+    reason = "bad_product"
+
+
+class StaleProduct(MicrotomeError):
+    """The output exists but was made from another input or with other parameters."""
+
+    reason = "stale_product"
+
+
+class OutputBusy(MicrotomeError):
+    """Another run is writing the same output."""
+
+    reason = "output_busy"
+
+
+class UnwritableOutput(MicrotomeError):
+    """The output cannot be written: permission, read-only or full file system."""
+
+    reason = "unwritable"
+
+
+class MissingDependency(MicrotomeError):
+    """An optional package is absent or does not import here."""
+
+    reason = "missing_dependency"

@@ -1,0 +1,1 @@
+"""What is learnt: encoders, bags, MIL, diagnosis, heatmaps, evaluation."""

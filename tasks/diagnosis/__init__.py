@@ -1,0 +1,1 @@
+"""Diagnosis from connectomes: graph networks beside linear baselines."""

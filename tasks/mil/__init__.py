@@ -1,0 +1,1 @@
+"""Multiple-instance learning: one bag of tiles, one label."""
