@@ -108,6 +108,24 @@ class BadGeometry(InputError):
     reason = "bad_geometry"
 
 
+class BadConnectome(InputError):
+    """No network: an adjacency not square, not symmetric, not finite, or with names doubled."""
+
+    reason = "bad_connectome"
+
+
+class BadSeries(InputError):
+    """Region values that cannot be related: constant, too short, not finite, of unequal length."""
+
+    reason = "bad_series"
+
+
+class LostRegion(InputError):
+    """A region of the atlas that no voxel of the scan falls into."""
+
+    reason = "lost_region"
+
+
 class CohortError(InputError):
     """A cohort table that cannot be used: a column or a row is wrong."""
 
