@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
+from . import doctor
 
 app = typer.Typer(
     name="microtome",
@@ -34,3 +35,7 @@ def root(
     ] = False,
 ) -> None:
     """Whole slides in, heatmaps out; brain scans in, diagnosed connectomes out."""
+
+
+for group in (doctor,):
+    group.register(app)
