@@ -1,0 +1,1 @@
+"""Encoders: tile pixels to feature vectors, all behind one interface."""

@@ -1,0 +1,92 @@
+"""What an encoder is to the rest of Microtome."""
+
+from __future__ import annotations
+
+from typing import Protocol, Self, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tiles = NDArray[np.uint8]
+Features = NDArray[np.float32]
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Tile pixels to feature vectors.
+
+    Its ``tile_px`` and ``mpp`` decide how a slide is tiled: pixels are never resized to fit it.
+    """
+
+    @property
+    def name(self) -> str:
+        """What the user asks for it by."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Changes whenever the same pixels would give other features: part of every key."""
+        ...
+
+    @property
+    def tile_px(self) -> int:
+        """Side of the tiles that it takes, in pixels."""
+        ...
+
+    @property
+    def mpp(self) -> float:
+        """Micrometres per pixel that it was made for."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Length of a feature vector."""
+        ...
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """``dim`` names, or none where features have no meaning of their own."""
+        ...
+
+    @property
+    def licence(self) -> str:
+        """Terms of use of the method and of its weights."""
+        ...
+
+    @property
+    def sample_tiles(self) -> int:
+        """How many tiles of a slide :meth:`for_slide` wants to see; 0 for none."""
+        ...
+
+    def for_slide(self, tiles: Tiles) -> Self:
+        """Adapt to one slide (its stains), given some of its tiles; returns a new encoder."""
+        ...
+
+    def encode(self, tiles: Tiles) -> Features:
+        """Encode a batch.
+
+        Parameters
+        ----------
+        tiles
+            uint8 [b, tile_px, tile_px, 3], RGB at ``mpp``.
+
+        Returns
+        -------
+        float32 [b, dim]
+            A row depends on its own tile alone.
+
+        Raises
+        ------
+        ValueError
+            Tiles of another size.
+        """
+        ...
+
+
+def check_tiles(tiles: Tiles, tile_px: int, encoder: str) -> None:
+    """Refuse pixels that an encoder was not made for."""
+    if tiles.dtype != np.uint8 or tiles.ndim != 4 or tiles.shape[1:] != (tile_px, tile_px, 3):
+        raise ValueError(
+            f"{encoder} takes uint8 [b, {tile_px}, {tile_px}, 3], "
+            f"not {tiles.dtype} {list(tiles.shape)}"
+        )
