@@ -1,0 +1,46 @@
+"""Scans: one function opens them all, by content and not by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...storage.errors import EmptyFile, MissingFile, UnreadableFile
+from .base import Modality, Volume, Voxels
+from .nifti import is_nifti, read_nifti
+
+__all__ = ["Modality", "Volume", "Voxels", "open_volume"]
+
+
+def open_volume(path: str | Path, *, series: str | None = None) -> Volume:
+    """Open a scan.
+
+    Parameters
+    ----------
+    path
+        A NIfTI file.
+    series
+        Which series of a DICOM folder: its SeriesInstanceUID, or its number where that is unique.
+
+    Returns
+    -------
+    Volume
+        With ``data`` [t,] z, y, x read when sliced, and ``affine`` from voxel (x, y, z) to RAS mm.
+
+    Raises
+    ------
+    MissingFile
+        Nothing is there.
+    EmptyFile, UnreadableFile, TruncatedFile
+        No image in it; not to be understood; less data than the header promises.
+    BadGeometry
+        The pictures do not form one regular volume: a gap, duplicates, several series, uneven
+        spacing, a tilted gantry, no stated orientation.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise MissingFile("no such file or folder", where=path, remedy="Check the path")
+    if path.is_file() and path.stat().st_size == 0:
+        raise EmptyFile("the file has no bytes", where=path, remedy="Copy it again")
+    if path.is_file() and is_nifti(path):
+        return read_nifti(path)
+    raise UnreadableFile("no reader for scans understands this", where=path)
