@@ -44,7 +44,7 @@ def _explain(kind: type[BaseException], error: BaseException, trace: TracebackTy
         return
     print(
         f"microtome: internal error: {kind.__name__}: {error}\n"
-        "This is a fault of Microtome's. Run the command again with --debug and report what it prints.",
+        "A fault of ours: run the command again with --debug and report what it prints.",
         file=sys.stderr,
     )
 
