@@ -6,38 +6,41 @@ hidden sibling and renamed into place, so that under its final name it is whole 
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
+import re
 import shutil
-import socket
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
-import psutil
+from .claims import claim
+from .errors import BadProduct, InputError, MissingFile, StaleProduct, UnreadableFile
+from .files import (
+    new_file,
+    remove_strays,
+    sync_folder,
+    sync_tree,
+    writable,
+    write_bytes,
+    write_text,
+)
 
-from .errors import BadProduct, MissingFile, OutputBusy, StaleProduct, UnwritableOutput
+__all__ = [
+    "Commit", "State", "claim", "file_identity", "new_file", "new_product", "product_key",
+    "product_state", "read_commit", "require_commit", "sync_tree", "writable", "write_bytes",
+    "write_text",
+]  # fmt: skip
 
 RECORD = "commit.json"
 FORMAT_VERSION = 1
 _SAMPLE_BYTES = 64 * 1024
 _SAMPLES = 16
-_REFUSALS = (
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EEXIST,
-    errno.ENOTDIR,
-)
-
 State = Literal["absent", "done", "stale", "damaged"]
 
 
@@ -64,21 +67,39 @@ def file_identity(path: Path) -> str:
 
     SHA-256 over the size and 16 evenly spread blocks of 64 KiB (the whole file where it is
     smaller), the first and the last block always among them. The name and the modification time
-    play no part: a copied slide is the same slide.
+    play no part: a copied slide is the same slide. A MIRAX file counts with the folder beside it
+    that holds its pixels.
 
     Raises
     ------
-    MissingFile
-        Nothing is there.
+    MissingFile, UnreadableFile
+        Nothing is there; or it may not be read.
     """
     if path.is_dir():
-        digest = hashlib.sha256()
-        for child in sorted(p for p in path.rglob("*") if p.is_file()):
-            digest.update(child.relative_to(path).as_posix().encode() + b"\0")
-            digest.update(file_identity(child).encode())
-        return digest.hexdigest()
+        return _folder_identity(path)
     if not path.is_file():
         raise MissingFile("no such file", where=path, remedy="Check the path")
+    try:
+        own = _sampled_digest(path)
+    except PermissionError as error:
+        raise UnreadableFile(
+            "this file may not be read", where=path, remedy="Mend its permissions"
+        ) from error
+    pixels = path.with_suffix("")
+    if path.suffix.lower() == ".mrxs" and pixels.is_dir():
+        return hashlib.sha256((own + _folder_identity(pixels)).encode()).hexdigest()
+    return own
+
+
+def _folder_identity(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for child in sorted(p for p in folder.rglob("*") if p.is_file()):
+        digest.update(child.relative_to(folder).as_posix().encode() + b"\0")
+        digest.update(file_identity(child).encode())
+    return digest.hexdigest()
+
+
+def _sampled_digest(path: Path) -> str:
     size = path.stat().st_size
     digest = hashlib.sha256(str(size).encode())
     with path.open("rb") as file:
@@ -114,7 +135,7 @@ def read_commit(product: Path) -> Commit | None:
         return Commit(kind=raw["kind"], key=raw["key"], made=raw["made"], about=raw["about"])
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (json.JSONDecodeError, KeyError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise BadProduct(
             f"the commit record is damaged ({error})",
             where=product,
@@ -150,7 +171,13 @@ def require_commit(product: Path, kind: str) -> Commit:
 
 @contextmanager
 def new_product(
-    path: Path, *, kind: str, key: str, about: Mapping[str, Any], overwrite: bool = False
+    path: Path,
+    *,
+    kind: str,
+    key: str,
+    about: Mapping[str, Any],
+    overwrite: bool = False,
+    resume: bool = False,
 ) -> Iterator[Path]:
     """Write a product: yields a hidden sibling folder, publishes it when the block ends well.
 
@@ -161,180 +188,102 @@ def new_product(
     kind, key, about
         Go into the commit record.
     overwrite
-        Replace a product that was made with another key. Without it that is an error, so that
-        results of different parameters are never mixed or silently lost.
+        Replace a product of this kind that was made with another key. Without it that is an
+        error, so that results of different parameters are never mixed or silently lost. What is
+        not a product of this kind is never replaced.
+    resume
+        Go on with what an unfinished run of the same key left, and leave what this one has made
+        when it cannot finish, unless its input is at fault (:class:`InputError`). The block
+        itself decides which of the files there are whole.
 
     Yields
     ------
     pathlib.Path
-        An empty folder to write into.
+        A folder to write into: empty, or with ``resume`` perhaps partly filled.
 
     Raises
     ------
     StaleProduct
-        ``path`` exists, with another key, and ``overwrite`` is false.
+        ``path`` exists, with another key, and ``overwrite`` is false; or it is something else.
     OutputBusy
         Another living process is writing the same product.
     UnwritableOutput
         Permission denied, read-only or full file system.
     """
-    state = product_state(path, key)
-    if state in ("stale", "damaged") and not overwrite:
+    with writable(path), claim(path):
+        _refuse_other(path, kind, key, overwrite)
+        partial = _partial(path, key if resume else uuid.uuid4().hex)
+        _remove_partials(path, keep=partial)
+        partial.mkdir(exist_ok=True)
+        remove_strays(partial)
+        keep = resume
+        try:
+            yield partial
+            remove_strays(partial)
+            sync_tree(partial)
+            record = {"kind": kind, "key": key, "made": _now(), "about": dict(about)}
+            write_text(partial / RECORD, json.dumps(record, indent=1, sort_keys=True))
+            _publish(partial, path)
+        except InputError:
+            keep = False
+            raise
+        finally:
+            if not keep:
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+def _refuse_other(path: Path, kind: str, key: str, overwrite: bool) -> None:
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not (path / RECORD).is_file():
         raise StaleProduct(
-            f"this {kind} was made from another input or with other parameters"
-            if state == "stale"
-            else f"something that is not a finished {kind} is in the way",
+            f"something that is not a {kind} is in the way",
+            where=path,
+            remedy="Choose another output, or move it away: it is not replaced by --overwrite",
+        )
+    try:
+        record = read_commit(path)
+    except BadProduct:
+        if overwrite:
+            return
+        raise
+    if record is not None and record.kind != kind:
+        raise StaleProduct(
+            f"a {record.kind} is in the way of a {kind}",
+            where=path,
+            remedy="Choose another output, or move it away",
+        )
+    if record is not None and record.key != key and not overwrite:
+        raise StaleProduct(
+            f"this {kind} was made from another input or with other parameters",
             where=path,
             remedy="Choose another output, or pass --overwrite to replace it",
         )
-    with writable(path), claim(path):
-        for orphan in path.parent.glob(f".{path.name}.*.partial"):
-            shutil.rmtree(orphan)
-        partial = path.parent / f".{path.name}.{uuid.uuid4().hex[:12]}.partial"
-        partial.mkdir()
-        try:
-            yield partial
-            record = {"kind": kind, "key": key, "made": _now(), "about": dict(about)}
-            sync_tree(partial)
-            write_text(partial / RECORD, json.dumps(record, indent=1, sort_keys=True))
-            _publish(partial, path)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _partial(path: Path, tag: str) -> Path:
+    return path.parent / f".{path.name}.{tag[:12]}.partial"
+
+
+def _remove_partials(path: Path, keep: Path) -> None:
+    """Delete what dead runs left; the claim on ``path`` says that no living one needs it."""
+    left = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{12}}\.partial")
+    for sibling in path.parent.iterdir():
+        if sibling != keep and left.fullmatch(sibling.name):
+            shutil.rmtree(sibling, ignore_errors=True)
 
 
 def _publish(partial: Path, path: Path) -> None:
-    doomed = path.parent / f".{path.name}.{uuid.uuid4().hex[:12]}.partial"
+    doomed = _partial(path, uuid.uuid4().hex)
     if path.exists():
         path.rename(doomed)
     partial.rename(path)
-    _sync_folder(path.parent)
-    if doomed.is_dir():
-        shutil.rmtree(doomed)
-    elif doomed.exists():
-        doomed.unlink()
-
-
-@contextmanager
-def claim(path: Path) -> Iterator[None]:
-    """Hold the exclusive right to write ``path``; a dead owner on this host loses it.
-
-    Raises
-    ------
-    OutputBusy
-        A living process, or one on another host, holds it.
-    """
-    lock = path.parent / f".{path.name}.lock"
-    me = {"host": socket.gethostname(), "pid": os.getpid(), "started": _process_start()}
-    while True:
-        try:
-            descriptor = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        except FileExistsError:
-            _break_if_dead(lock, path)
-            continue
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(me, file)
-        break
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
-
-
-def _break_if_dead(lock: Path, path: Path) -> None:
-    try:
-        owner = json.loads(lock.read_text())
-        host, pid, started = owner["host"], int(owner["pid"]), float(owner["started"])
-    except FileNotFoundError:
-        return
-    except (json.JSONDecodeError, KeyError, ValueError):
-        host, pid, started = "unknown", 0, 0.0
-    if host == socket.gethostname() and not _is_alive(pid, started):
-        lock.unlink(missing_ok=True)
-        return
-    raise OutputBusy(
-        f"another run is writing this (process {pid} on {host})",
-        where=path,
-        remedy=f"Wait for it, or delete {lock} if that run is dead",
-    )
-
-
-def _is_alive(pid: int, started: float) -> bool:
-    try:
-        return abs(psutil.Process(pid).create_time() - started) < 2.0
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _process_start() -> float:
-    return float(psutil.Process().create_time())
-
-
-@contextmanager
-def writable(path: Path) -> Iterator[None]:
-    """Make the parent of ``path`` and turn an operating system's refusal into a named error.
-
-    Only a refusal at or near ``path`` is translated: a source that may not be read is no fault of
-    the output's.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        ours = error.filename is None or Path(error.filename).is_relative_to(path.parent)
-        blocked = isinstance(error, FileExistsError | NotADirectoryError)
-        if error.errno in _REFUSALS and (ours or blocked):
-            raise UnwritableOutput(
-                f"cannot write here ({error.strerror or error})",
-                where=path,
-                remedy="Choose another output with --out, or mend rights and space in this one",
-            ) from error
-        raise
-
-
-@contextmanager
-def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Write a file whole or not at all: temporary sibling, fsync, rename where the block ends."""
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:12]}.tmp"
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a small file whole or not at all."""
-    with new_file(path) as file:
-        file.write(data)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small UTF-8 text file whole or not at all."""
-    write_bytes(path, text.encode("utf-8"))
-
-
-def sync_tree(folder: Path) -> None:
-    """Force everything below a folder to the disk, so that a commit record never lies."""
-    for root, _, files in os.walk(folder):
-        for name in files:
-            descriptor = os.open(Path(root) / name, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        _sync_folder(Path(root))
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(path.parent)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    # SOURCE_DATE_EPOCH is the convention of reproducible builds: equal runs give equal bytes.
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    moment = datetime.fromtimestamp(int(epoch), UTC) if epoch.isdigit() else datetime.now(UTC)
+    return moment.isoformat(timespec="seconds")

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from .commit import writable
-from .errors import ItemState
+from .errors import ItemState, MissingFile
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,11 @@ class Ledger:
         self.entries.append(entry)
         if self.path is None:
             return
-        with writable(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(entry)) + "\n")
+        line = json.dumps(asdict(entry)) + "\n"
+        with writable(self.path), self.path.open("ab+") as file:
+            # What a killed run left half written stays a line of its own.
+            lead = b"" if _ends_with_newline(file) else b"\n"
+            file.write(lead + line.encode())
             file.flush()
             os.fsync(file.fileno())
 
@@ -67,9 +71,22 @@ class Ledger:
         return 0 if all(e.state in ("done", "skipped") for e in self.entries) else 3
 
 
+def _ends_with_newline(file: BinaryIO) -> bool:
+    if file.seek(0, os.SEEK_END) == 0:
+        return True
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
+
 def read_ledger(path: Path) -> Iterator[Entry]:
-    """Entries of a ledger file, in order; a last line cut off by a kill is left out."""
-    with path.open(encoding="utf-8") as file:
+    """Entries of a ledger file, in order; a line cut off by a kill is left out."""
+    if not path.is_file():
+        raise MissingFile("no such ledger", where=path, remedy="Check the path")
+    with path.open("rb") as file:
         for line in file:
-            if line.endswith("\n"):
-                yield Entry(**json.loads(line))
+            if line.endswith(b"\n") and line.strip():
+                try:
+                    values = json.loads(line)
+                except ValueError:
+                    continue
+                yield Entry(**values)

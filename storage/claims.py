@@ -1,0 +1,132 @@
+"""Claims: the exclusive right to write one output.
+
+A claim is a lock file that comes into being whole (hard link) and already locked (flock). While
+its owner lives, the kernel keeps the flock; when the owner dies, however it dies, the flock is
+gone and the next run on the same host takes the claim over. An owner on another host cannot be
+asked whether it lives: its claim stands until it, or the user, deletes the file.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from .errors import OutputBusy
+
+_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+
+
+@contextmanager
+def claim(path: Path) -> Iterator[None]:
+    """Hold the exclusive right to write ``path``.
+
+    Raises
+    ------
+    OutputBusy
+        A living process, or one on another host, holds it.
+    """
+    lock = path.parent / f".{path.name}.lock"
+    while (descriptor := _take(lock)) is None:
+        _break_if_dead(lock, path)
+    try:
+        yield
+    finally:
+        if _is_same_file(descriptor, lock):
+            lock.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _take(lock: Path) -> int | None:
+    """Make the lock file, locked; None where there is one already."""
+    ready = lock.parent / f"{lock.name}.{uuid.uuid4().hex[:12]}.tmp"
+    descriptor = _locked_file(ready)
+    try:
+        os.link(ready, lock)
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, FileExistsError):
+            return None
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+    else:
+        return descriptor
+    finally:
+        ready.unlink(missing_ok=True)
+    return _take_without_links(lock)
+
+
+def _take_without_links(lock: Path) -> int | None:
+    """The same where a file system has no hard links (exFAT, some mounts): in two steps."""
+    try:
+        descriptor = _locked_file(lock)
+    except FileExistsError:
+        return None
+    if _is_same_file(descriptor, lock):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
+def _locked_file(path: Path) -> int:
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
+    owner = {"host": socket.gethostname(), "pid": os.getpid()}
+    os.write(descriptor, json.dumps(owner).encode())
+    _lock(descriptor)
+    return descriptor
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Try the kernel's lock: True when it is ours, False when another's, None without flock."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _break_if_dead(lock: Path, path: Path) -> None:
+    try:
+        descriptor = os.open(lock, os.O_RDWR)
+    except FileNotFoundError:
+        return
+    try:
+        host, pid = _owner(descriptor)
+        locked = _lock(descriptor) if host == socket.gethostname() else False
+        if not _is_same_file(descriptor, lock):
+            return
+        if locked is True or (locked is None and not psutil.pid_exists(pid)):
+            lock.unlink(missing_ok=True)
+            return
+    finally:
+        os.close(descriptor)
+    raise OutputBusy(
+        f"another run is writing this (process {pid} on {host})",
+        where=path,
+        remedy=f"Wait for it, or delete {lock} if that run is dead",
+    )
+
+
+def _owner(descriptor: int) -> tuple[str, int]:
+    try:
+        owner = json.loads(os.pread(descriptor, 4096, 0))
+        return str(owner["host"]), int(owner["pid"])
+    except (ValueError, KeyError, TypeError):
+        return "unknown host", 0
+
+
+def _is_same_file(descriptor: int, lock: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), lock.stat())
+    except FileNotFoundError:
+        return False
