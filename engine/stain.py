@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +37,8 @@ def optical_density(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     """
     import cv2
 
-    density: NDArray[np.float32] = cv2.LUT(_as_image(rgb), _OD)
-    return density.reshape(rgb.shape)
+    density: Any = cv2.LUT(_as_image(rgb), _OD)
+    return np.asarray(density).reshape(rgb.shape)
 
 
 def separate(rgb: NDArray[np.uint8], stains: Floats) -> NDArray[np.float32]:
@@ -64,16 +64,16 @@ def separate(rgb: NDArray[np.uint8], stains: Floats) -> NDArray[np.float32]:
     Ruifrok & Johnston (2001), Quantification of histochemical staining by color deconvolution,
     Anal Quant Cytol Histol 23:291-299.
     """
-    return _unmix(rgb, np.linalg.inv(stains).T)
+    return _unmix(rgb, np.asarray(np.linalg.inv(stains).T))
 
 
 def _unmix(rgb: NDArray[np.uint8], unmixing: Floats) -> NDArray[np.float32]:
     import cv2
 
     density = cv2.LUT(_as_image(rgb), _OD)
-    amounts: NDArray[np.float32] = cv2.transform(density, unmixing.astype(np.float32))
+    amounts: Any = cv2.transform(density, unmixing.astype(np.float32))
     np.maximum(amounts, 0, out=amounts)
-    return amounts.reshape(*rgb.shape[:-1], len(unmixing))
+    return np.asarray(amounts).reshape(*rgb.shape[:-1], len(unmixing))
 
 
 def _as_image(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -164,11 +164,13 @@ def estimate_stains(
     Macenko et al. (2009), A method for normalizing histology slides for quantitative analysis,
     ISBI, 1107-1110.
     """
+    if rgb.size < 3 * _MIN_STAINED_PX:
+        return REFERENCE
     density = optical_density(rgb).reshape(-1, 3).astype(np.float64)
     density = density[np.linalg.norm(density, axis=1) >= min_density]
     reference = RUIFROK_HED[:2] / np.linalg.norm(RUIFROK_HED[:2], axis=1, keepdims=True)
     if len(density) < _MIN_STAINED_PX:
-        return _stains(reference, np.ones(2), "reference")
+        return REFERENCE
     vectors = _extremes(density, percentile)
     if _plausible(vectors, reference):
         return _stains(vectors, _scale(density, vectors), "estimated")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,7 +59,8 @@ class Nuclei:
     @property
     def roundness(self) -> Floats:
         """``4π · area / perimeter²``: 1 for a circle, less for long or ragged outlines."""
-        return 4 * np.pi * self.area_px / np.maximum(self.perimeter_px, 1) ** 2
+        roundness: Floats = 4 * np.pi * self.area_px / np.maximum(self.perimeter_px, 1) ** 2
+        return roundness
 
     @property
     def ellipse_fit(self) -> Floats:
@@ -116,6 +118,7 @@ def _split(
     reach = max(1, round(_SEED_DISTANCE_UM / um_per_px))
     window = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
     peaks = ((depth >= cv2.dilate(depth, window)) & (mask > 0)).view(np.uint8)
+    seeds: Any
     n_seeds, seeds = cv2.connectedComponents(peaks, connectivity=8)
 
     inside = np.flatnonzero(mask)
@@ -148,7 +151,8 @@ def _nearest_seed(peaks: NDArray[np.uint8], seeds: NDArray[np.int32]) -> NDArray
     table = np.zeros(int(nearest.max()) + 1, np.int32)
     at = np.flatnonzero(peaks)
     table[nearest.ravel()[at]] = seeds.ravel()[at]
-    return table[nearest]
+    nearest_seed: NDArray[np.int32] = table[nearest]
+    return nearest_seed
 
 
 def _measure(
@@ -186,8 +190,8 @@ def _measure(
     )
 
 
-def _sums(of: NDArray[np.int32], values: NDArray[np.generic], n: int) -> Floats:
-    return np.bincount(of, weights=values, minlength=n)
+def _sums(of: NDArray[np.int32], values: NDArray[Any], n: int) -> Floats:
+    return np.bincount(of, weights=values, minlength=n).astype(np.float64, copy=False)
 
 
 def _perimeters(labels: NDArray[np.int32], n: int) -> Floats:
@@ -196,7 +200,8 @@ def _perimeters(labels: NDArray[np.int32], n: int) -> Floats:
     vertical = _crossings(padded[:-1], padded[1:], n)
     falling = _crossings(padded[:-1, :-1], padded[1:, 1:], n)
     rising = _crossings(padded[1:, :-1], padded[:-1, 1:], n)
-    return np.pi / 8 * (horizontal + vertical + (falling + rising) / np.sqrt(2))
+    perimeters: Floats = np.pi / 8 * (horizontal + vertical + (falling + rising) / np.sqrt(2))
+    return perimeters
 
 
 def _crossings(a: NDArray[np.int32], b: NDArray[np.int32], n: int) -> Floats:

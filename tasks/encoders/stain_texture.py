@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,8 +146,8 @@ class StainTexture:
     def _smooth(self, amounts: Amounts) -> Amounts:
         import cv2
 
-        smooth: Amounts = cv2.GaussianBlur(amounts, (0, 0), _SMOOTHING_UM / self.mpp)
-        return smooth
+        smooth: Any = cv2.GaussianBlur(amounts, (0, 0), _SMOOTHING_UM / self.mpp)
+        return np.asarray(smooth)
 
     def _texture(self, amount: Amounts, smooth: Amounts) -> dict[str, float]:
         grey, smooth_grey = _grey(amount), _grey(smooth)
@@ -202,8 +202,8 @@ def _grey(amount: Amounts) -> NDArray[np.uint8]:
     import cv2
 
     # Rounds and saturates; amounts are never negative.
-    grey: NDArray[np.uint8] = cv2.convertScaleAbs(amount, alpha=1 / _UNITS_PER_GREY)
-    return grey
+    grey: Any = cv2.convertScaleAbs(amount, alpha=1 / _UNITS_PER_GREY)
+    return np.asarray(grey)
 
 
 def _otsu(amounts: Amounts) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,8 +76,8 @@ def glcm_properties(image: Image, distance_px: int) -> NDArray[np.float32]:
         (image[:-d, :-d], image[d:, d:]),
         (image[:-d, d:], image[d:, :-d]),
     )
-    matrix = sum(_cooccurrence(a, b) / a.size for a, b in pairs)
-    p = np.asarray(matrix + matrix.T) / (2 * len(pairs))
+    matrix = np.mean([_cooccurrence(a, b) / a.size for a, b in pairs], axis=0)
+    p = (matrix + matrix.T) / 2
     i, j = _LEVELS[:, None], _LEVELS[None, :]
     marginal = p.sum(1)
     mean = marginal @ _LEVELS
@@ -126,12 +127,13 @@ def pyramid_energies(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     import cv2
 
+    level: Any = image
     energies = []
     for _ in range(PYRAMID_BANDS):
-        coarser = cv2.pyrDown(image)
-        band = image - cv2.pyrUp(coarser, dstsize=image.shape[::-1])
+        coarser: Any = cv2.pyrDown(level)
+        band = level - cv2.pyrUp(coarser, dstsize=level.shape[::-1])
         energies.append(band.std())
-        image = coarser
+        level = coarser
     return np.array(energies, np.float32)
 
 
