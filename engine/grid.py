@@ -97,18 +97,15 @@ class TileGrid:
         NoResolution
             The slide has no mpp.
         BadResolution
-            The slide is coarser than ``mpp``: it would have to be enlarged.
+            The slide is coarser than ``mpp``: it would have to be enlarged. Or the only pixel size
+            that it states cannot be true.
         BadGeometry
             Sizes that are not positive.
         """
         if info.mpp is None:
-            raise NoResolution(
-                "the file does not say how large its pixels are",
-                where=info.path,
-                remedy="Pass --mpp with the scanner's value, or a column mpp in the cohort table",
-            )
+            raise without_mpp(info)
         stride = tile_px if stride_px is None else stride_px
-        if tile_px < 1 or stride < 1 or not mpp > 0:
+        if tile_px < 1 or stride < 1 or not 0 < mpp < math.inf:
             raise BadGeometry("tile size, stride and mpp must be positive", where=info.path)
         level = _level_for(info, mpp)
         chosen = info.levels[level]
@@ -133,6 +130,16 @@ class TileGrid:
             coords_px=np.stack([y.ravel(), x.ravel()], axis=1).astype(np.int64),
             edge=edge,
         )
+
+
+def without_mpp(info: SlideInfo) -> BadResolution | NoResolution:
+    """The error for a slide whose pixel size is unknown: not stated, or not to be believed."""
+    remedy = "Pass --mpp with the scanner's value, or a column mpp in the cohort table"
+    if info.mpp_refused:
+        return BadResolution("; ".join(info.mpp_refused), where=info.path, remedy=remedy)
+    return NoResolution(
+        "the file does not say how large its pixels are", where=info.path, remedy=remedy
+    )
 
 
 def _level_for(info: SlideInfo, mpp: float) -> int:
@@ -160,14 +167,21 @@ def _box(tile_px: int, mpp: float, mpp_level: float) -> float:
 
 
 def _positions(extent_px: int, footprint_px: float, step: float, edge: Edge) -> NDArray[np.int64]:
+    """Whole-pixel starts, each within a pixel of k * stride: rounding never adds up."""
     stride = footprint_px * step
     if edge == "pad":
         count = max(1, math.ceil((extent_px - footprint_px) / stride - 1e-9) + 1)
-    else:
-        count = max(0, math.floor((extent_px - footprint_px) / stride + 1e-9) + 1)
+        starts = _rounded(count, stride)
+        return starts[starts < extent_px]
+    last = math.floor(extent_px - footprint_px + 1e-9)
+    if last < 0:
+        return np.empty(0, np.int64)
+    count = math.floor((extent_px - footprint_px) / stride + 1e-9) + 1
+    return np.minimum(_rounded(count, stride), last)
+
+
+def _rounded(count: int, stride: float) -> NDArray[np.int64]:
     starts: NDArray[np.int64] = np.rint(np.arange(count) * stride).astype(np.int64)
-    if edge == "drop":
-        starts = starts[starts + math.floor(footprint_px) <= extent_px]
     return starts
 
 

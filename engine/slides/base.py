@@ -57,12 +57,16 @@ class SlideInfo:
         (y, x) micrometres per pixel at level 0, or None: never guessed.
     mpp_source
         Where the resolution was read (``openslide.mpp-x``, ``OME PhysicalSizeX``, ``--mpp`` …).
+    mpp_refused
+        What the file states of its resolution that cannot be true, and was not used.
     objective_power
         Nominal magnification as stated; never used in place of ``mpp``.
     bounds
         None where the file states none.
     properties
         The vendor's own properties, unchanged.
+    notes
+        What is odd about the file, in sentences for its user.
     """
 
     path: Path
@@ -75,6 +79,8 @@ class SlideInfo:
     bounds: Bounds | None
     associated: tuple[str, ...]
     properties: Mapping[str, str]
+    mpp_refused: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def height_px(self) -> int:
@@ -136,3 +142,20 @@ class Slide(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+def require_inside(info: SlideInfo, level: int, part: Bounds) -> None:
+    """Raise ValueError unless a rectangle, in level pixels, lies inside a level that exists."""
+    if not 0 <= level < len(info.levels):
+        raise ValueError(f"{info.path}: no level {level}; there are {len(info.levels)}")
+    whole = info.levels[level]
+    fits = (
+        min(part.y_px, part.x_px) >= 0
+        and min(part.height_px, part.width_px) > 0
+        and part.y_px + part.height_px <= whole.height_px
+        and part.x_px + part.width_px <= whole.width_px
+    )
+    if not fits:
+        raise ValueError(
+            f"{info.path}: {part} leaves level {level} ({whole.height_px} × {whole.width_px} px)"
+        )

@@ -1,0 +1,272 @@
+"""TIFF slides by the file's own tiles: each is read, decoded by its own codec, and kept a while."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from ...storage.errors import MicrotomeError, UnreadableFile
+from . import resolution
+from .base import Bounds, Level, Pixels, SlideInfo, require_inside
+from .tiff_layout import PARSE_ERRORS, Layout, Plane, is_native, lay_out, open_tiff
+
+CACHE_BYTES = 64 * 1024**2
+_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_WHITE, _JPEG, _ASCII = 255, 7, 2
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a file is a TIFF of no vendor but Aperio, whose pixels tifffile gives as they are.
+
+    A TIFF that OpenSlide does not know is ours too: to open, or to say what is wrong with it.
+    """
+    import openslide
+
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        if file.read(4) not in _MAGIC:
+            return False
+    try:
+        vendor = openslide.OpenSlide.detect_format(path)
+    except openslide.OpenSlideError:
+        vendor = None
+    if vendor not in ("aperio", "generic-tiff"):
+        return vendor is None
+    try:
+        with open_tiff(path) as tif:
+            return is_native(tif)
+    except MicrotomeError:
+        return True
+
+
+class TiffSlide:
+    """A slide in a TIFF: Aperio SVS, OME-TIFF, generic; tiled or in strips; pyramidal or flat.
+
+    Parameters
+    ----------
+    path
+        The file.
+    mpp
+        Overrides the file's resolution.
+    cache_bytes
+        Bound on the decoded tiles that are kept. Two rows of tiles within it are enough for every
+        tile to be decoded once when the slide is read row by row.
+
+    Notes
+    -----
+    Pixels are those of the file's codec (libjpeg-turbo, OpenJPEG …), without colour management.
+    Tiles that were never written read as white, which ``info.notes`` says.
+    """
+
+    def __init__(
+        self, path: Path, mpp: float | None = None, *, cache_bytes: int = CACHE_BYTES
+    ) -> None:
+        self._path = path
+        self._tif = open_tiff(path)
+        try:
+            self._layout = lay_out(self._tif, path)
+        except MicrotomeError:
+            self._tif.close()
+            raise
+        self._tiles = TileCache(cache_bytes)
+        self._info = _describe(path, self._layout, mpp)
+
+    @property
+    def info(self) -> SlideInfo:
+        """What is known of the slide without decoding it."""
+        return self._info
+
+    def read(self, level: int, y_px: int, x_px: int, height_px: int, width_px: int) -> Pixels:
+        """Read a rectangle of a level; see :class:`~microtome.engine.slides.base.Slide`."""
+        part = Bounds(y_px, x_px, height_px, width_px)
+        require_inside(self._info, level, part)
+        return self._assemble(self._layout.levels[level], f"level {level}", part)
+
+    def associated_image(self, name: str) -> Pixels:
+        """Label, macro or thumbnail as uint8 [h, w, 3]; KeyError where there is none."""
+        plane = self._layout.associated[name]
+        whole = Bounds(0, 0, plane.height_px, plane.width_px)
+        return self._assemble(plane, f"the {name} image", whole)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._tif.close()
+        self._tiles.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _assemble(self, plane: Plane, where: str, part: Bounds) -> Pixels:
+        bottom, right = part.y_px + part.height_px, part.x_px + part.width_px
+        if plane.page.is_memmappable and plane.planes == 1:
+            return np.array(plane.page.asarray(out="memmap")[part.y_px : bottom, part.x_px : right])
+        out = np.empty((part.height_px, part.width_px, 3), np.uint8)
+        tall, wide = plane.segment_px
+        for row in range(part.y_px // tall, (bottom - 1) // tall + 1):
+            for column in range(part.x_px // wide, (right - 1) // wide + 1):
+                tile = self._tile(plane, where, row, column)
+                top, left = row * tall - part.y_px, column * wide - part.x_px
+                target = out[max(0, top) : top + tall, max(0, left) : left + wide]
+                seen = tile[max(0, -top) :, max(0, -left) :]
+                target[...] = seen[: target.shape[0], : target.shape[1]]
+        return out
+
+    def _tile(self, plane: Plane, where: str, row: int, column: int) -> Pixels:
+        key = (id(plane), row, column)
+        tile = self._tiles.get(key)
+        if tile is None:
+            index = row * plane.columns + column
+            try:
+                tile = self._decode(plane, index)
+            except PARSE_ERRORS as error:
+                raise UnreadableFile(
+                    f"tile ({row}, {column}) of {where} cannot be decoded: {error}",
+                    where=self._path,
+                    remedy="Copy the file again from its source; if it is no better there, "
+                    "scan anew",
+                ) from error
+            self._tiles.put(key, tile)
+        return tile
+
+    def _decode(self, plane: Plane, index: int) -> Pixels:
+        parts = [
+            self._decode_segment(plane, index + colour * plane.per_plane)
+            for colour in range(plane.planes)
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
+
+    def _decode_segment(self, plane: Plane, index: int) -> Pixels:
+        page, size = plane.page, int(plane.sizes[index])
+        samples = 3 // plane.planes
+        if size == 0:
+            return np.full((*plane.segment_px, samples), _WHITE, np.uint8)
+        raw = os.pread(self._tif.filehandle.fileno(), size, int(plane.offsets[index]))
+        if len(raw) < size:
+            raise EOFError("the file ends before it")
+        if page.compression == _JPEG and _is_cut_short(raw):
+            raise EOFError("its JPEG data end too soon")
+        tile, _, _ = page.decode(raw, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader)
+        pixels: Pixels = tile[0]
+        return pixels
+
+
+def _is_cut_short(jpeg: bytes) -> bool:
+    """Whether the end-of-image marker is missing: libjpeg would make the rest up in grey."""
+    return jpeg.rfind(b"\xff\xd9") < 0
+
+
+class TileCache:
+    """Decoded tiles, the least recently used dropped first; bounded in bytes."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._tiles: OrderedDict[tuple[int, int, int], Pixels] = OrderedDict()
+        self._bytes = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes held now."""
+        return self._bytes
+
+    def get(self, key: tuple[int, int, int]) -> Pixels | None:
+        """The tile, which becomes the most recently used, or None."""
+        tile = self._tiles.get(key)
+        if tile is not None:
+            self._tiles.move_to_end(key)
+        return tile
+
+    def put(self, key: tuple[int, int, int], tile: Pixels) -> None:
+        """Keep a tile, unless it is larger than the whole cache."""
+        if tile.nbytes > self._limit_bytes:
+            return
+        self._tiles[key] = tile
+        self._bytes += tile.nbytes
+        while self._bytes > self._limit_bytes:
+            self._bytes -= self._tiles.popitem(last=False)[1].nbytes
+
+    def clear(self) -> None:
+        """Drop all."""
+        self._tiles.clear()
+        self._bytes = 0
+
+
+def _describe(path: Path, layout: Layout, mpp: float | None) -> SlideInfo:
+    base = layout.levels[0]
+    found = resolution.resolve(_statements(layout), mpp)
+    return SlideInfo(
+        path=path,
+        backend="tifffile",
+        vendor=layout.vendor,
+        levels=tuple(
+            Level(
+                level.height_px,
+                level.width_px,
+                base.height_px / level.height_px,
+                base.width_px / level.width_px,
+                level.segment_px if level.is_tiled else None,
+            )
+            for level in layout.levels
+        ),
+        mpp=found.mpp,
+        mpp_source=found.source,
+        objective_power=_objective_power(layout),
+        bounds=None,
+        associated=tuple(sorted(layout.associated)),
+        properties=_properties(layout),
+        mpp_refused=found.refused,
+        notes=layout.notes,
+    )
+
+
+def _statements(layout: Layout) -> list[resolution.Statement]:
+    base = layout.levels[0]
+    page, text = base.page, layout.description
+    x_per_unit, y_per_unit = (_ratio(page.tags.valueof(code)) for code in (282, 283))
+    tags = resolution.from_tiff_tags(x_per_unit, y_per_unit, int(page.tags.valueof(296, 2)))
+    if layout.vendor == "ome-tiff":
+        return resolution.from_ome(text, base.height_px, base.width_px) + tags
+    return resolution.from_description(text, x_per_unit) + tags
+
+
+def _ratio(value: object) -> float:
+    if not (isinstance(value, tuple) and len(value) == 2 and value[1]):
+        return float("nan")
+    return float(value[0]) / float(value[1])
+
+
+def _objective_power(layout: Layout) -> float | None:
+    if layout.vendor == "ome-tiff":
+        return resolution.ome_objective_power(layout.description)
+    power = resolution.aperio_fields(layout.description).get("AppMag")
+    try:
+        return None if power is None else float(power)
+    except ValueError:
+        return None
+
+
+def _properties(layout: Layout) -> Mapping[str, str]:
+    page = layout.levels[0].page
+    properties = {
+        f"tiff.{tag.name}": str(tag.value)
+        for tag in page.tags.values()
+        if tag.count < 64 or tag.dtype == _ASCII
+    }
+    if layout.vendor == "aperio":
+        fields = resolution.aperio_fields(layout.description)
+        properties |= {f"aperio.{name}": value for name, value in fields.items()}
+    return properties
