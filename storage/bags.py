@@ -76,6 +76,8 @@ class Bag:
         )
         if not shapes_fit:
             raise ValueError(f"bag {self.id}: features, coordinates and names do not fit together")
+        if any("/" in name for name in self.quality):
+            raise ValueError(f"bag {self.id}: a quality column's name may not hold a slash")
 
     def __len__(self) -> int:
         return len(self.features)
@@ -99,17 +101,29 @@ def write_bag(path: Path, bag: Bag, *, key: str, overwrite: bool = False) -> Non
 
     about = {name: getattr(bag, name) for name in _SCALARS}
     about["instances"], about["features"] = bag.features.shape
+    about["quality"] = sorted(bag.quality)
     with new_product(path, kind=KIND, key=key, about=about, overwrite=overwrite) as folder:
         group = zarr.open_group(folder, mode="w", zarr_format=3, attributes={"microtome": about})
         rows = max(1, min(len(bag), 4096))
-        _put(group, "features", bag.features, (rows, bag.features.shape[1]))
-        _put(group, "coords_px", bag.coords_px, (rows, 2))
+        features = np.asarray(bag.features, np.float32)
+        _put(group, "features", features, (rows, max(1, bag.features.shape[1])))
+        _put(group, "coords_px", np.asarray(bag.coords_px, np.int64), (rows, 2))
         for name, column in bag.quality.items():
-            _put(group, f"quality/{name}", column, (rows,))
+            _put(group, f"quality/{name}", np.asarray(column, np.float32), (rows,))
 
 
 def _put(group: Any, name: str, data: NDArray[Any], chunks: tuple[int, ...]) -> None:
-    array = group.create_array(name, shape=data.shape, dtype=data.dtype, chunks=chunks)
+    from zarr.codecs import ZstdCodec
+
+    array = group.create_array(
+        name,
+        shape=data.shape,
+        dtype=data.dtype,
+        chunks=chunks,
+        compressors=ZstdCodec(level=1, checksum=True),
+        # A chunk of zeros is written too, so that a chunk that is missing is a chunk lost.
+        config={"write_empty_chunks": True},
+    )
     if data.size:
         array[...] = data
 
@@ -128,19 +142,23 @@ def read_bag(path: str | Path) -> Bag:
     about = dict(require_commit(path, KIND).about)
     try:
         group: Any = zarr.open_group(path, mode="r")
-        arrays: dict[str, Any] = {
-            name: np.asarray(group[name][...]) for name in ("features", "coords_px")
-        }
-        columns = group["quality"].arrays() if "quality" in group else ()
-        quality = {name: np.asarray(array[...]) for name, array in columns}
-    except (KeyError, ValueError, OSError) as error:
+        scalars: dict[str, Any] = {name: about[name] for name in _SCALARS}
+        for name in ("footprint_px", "slide_px", "slide_mpp", "bounds_px", "feature_names"):
+            scalars[name] = None if scalars[name] is None else tuple(scalars[name])
+        quality = {name: _get(group, f"quality/{name}") for name in about["quality"]}
+        features, coords_px = _get(group, "features"), _get(group, "coords_px")
+        return Bag(**scalars, features=features, coords_px=coords_px, quality=quality)
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise BadProduct(
             f"the bag is damaged ({error})", where=path, remedy="Delete it and encode again"
         ) from error
-    scalars: dict[str, Any] = {name: about[name] for name in _SCALARS}
-    for name in ("footprint_px", "slide_px", "slide_mpp", "bounds_px", "feature_names"):
-        scalars[name] = None if scalars[name] is None else tuple(scalars[name])
-    return Bag(**scalars, **arrays, quality=quality)
+
+
+def _get(group: Any, name: str) -> NDArray[Any]:
+    array = group[name]
+    if array.nchunks_initialized < array.nchunks:
+        raise ValueError(f"chunks of {name} are missing")
+    return np.asarray(array[...])
 
 
 def find_bags(folder: Path) -> dict[str, Path]:
