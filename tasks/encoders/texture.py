@@ -110,7 +110,7 @@ def _cooccurrence(a: Image, b: Image) -> NDArray[np.float64]:
 def pyramid_energies(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """Standard deviation of each band of the Laplacian pyramid, finest first.
 
-    Band k holds detail of about 2^k to 2^(k+1) px.
+    Band k answers to wavelengths of about 2^(k+2) to 2^(k+3) px; band 0 to all that are shorter.
 
     Parameters
     ----------
