@@ -1,0 +1,365 @@
+"""Deep encoders: timm models by name, TorchScript files, and modules of the user's own code."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+
+from ...storage.errors import BadModel, MissingDependency, MissingFile
+from .base import Features, Tiles, check_tiles
+
+if TYPE_CHECKING:
+    import torch
+
+Precision = Literal["fp32", "bf16"]
+
+DEFAULT_MPP = 0.5
+TORCHSCRIPT_SUFFIXES = (".pt", ".ts", ".jit")
+_PICKLED_SUFFIXES = (".pth", ".ckpt", ".bin", ".pkl", ".pt2")
+_VERSION_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class TorchEncoder:
+    """A torch module as an encoder.
+
+    Attributes
+    ----------
+    module
+        float32 [b, 3, tile_px, tile_px] to [b, dim].
+    version
+        Digest of the weights: other weights are another encoder.
+    mean, std
+        Per channel of RGB in 0 … 1: what the module was trained with.
+    device
+        ``cpu``, ``cuda`` or ``cuda:1`` …
+    precision
+        ``bf16`` runs the module under autocast; features are float32 in either case.
+    """
+
+    module: torch.nn.Module
+    name: str
+    version: str
+    tile_px: int
+    mpp: float
+    dim: int
+    licence: str
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    device: str = "cpu"
+    precision: Precision = "fp32"
+    feature_names: ClassVar[tuple[str, ...]] = ()
+    sample_tiles: ClassVar[int] = 0
+
+    def for_slide(self, tiles: Tiles) -> Self:
+        """The encoder itself: nothing of it depends on the slide."""
+        return self
+
+    def encode(self, tiles: Tiles) -> Features:
+        """See :class:`~microtome.tasks.encoders.base.Encoder`."""
+        check_tiles(tiles, self.tile_px, self.name)
+        features: Features = _forward(
+            self.module,
+            tiles,
+            mean=self.mean,
+            std=self.std,
+            device=self.device,
+            precision=self.precision,
+        )
+        return features
+
+
+def _forward(
+    module: torch.nn.Module,
+    tiles: Tiles,
+    *,
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0),
+    std: tuple[float, ...] = (1.0, 1.0, 1.0),
+    device: str = "cpu",
+    precision: Precision = "fp32",
+) -> Any:
+    import torch
+
+    with (
+        torch.inference_mode(),
+        torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"),
+    ):
+        batch = torch.from_numpy(np.ascontiguousarray(tiles)).to(device)
+        batch = batch.permute(0, 3, 1, 2).float() / 255
+        shape = (1, 3, 1, 1)
+        batch = (batch - batch.new_tensor(mean).view(shape)) / batch.new_tensor(std).view(shape)
+        features = module(batch)
+        return features.float().cpu().numpy() if isinstance(features, torch.Tensor) else None
+
+
+def load_torch_encoder(
+    spec: str,
+    *,
+    device: str = "cpu",
+    mpp: float | None = None,
+    tile_px: int | None = None,
+    precision: Precision = "fp32",
+) -> TorchEncoder:
+    """Load a deep encoder.
+
+    Parameters
+    ----------
+    spec
+        ``timm:NAME`` (untrained, fixed seed: a control), ``timm:NAME:pretrained`` (downloaded by
+        timm), ``timm:NAME:FILE.safetensors``, a TorchScript file, or ``package.module:factory``
+        where ``factory()`` returns a module.
+    device
+        ``auto`` takes CUDA where there is one.
+    mpp
+        Micrometres per pixel of the tiles; 0.5 where neither this nor the module says.
+    tile_px
+        Side of the tiles. A timm model states its own; a module may, as an attribute ``tile_px``
+        (likewise ``mpp``, ``mean``, ``std``, ``licence``). Other modules are handed RGB in 0 … 1.
+
+    Raises
+    ------
+    BadModel
+        Unknown, unreadable, needs tiles of a size that nobody states, or gives no [b, dim].
+    MissingFile
+        The file is not there.
+    MissingDependency
+        CUDA is asked for and absent.
+    """
+    device = _device(device)
+    if spec.startswith("timm:"):
+        parts = _timm(spec)
+    elif Path(spec).suffix in (*TORCHSCRIPT_SUFFIXES, *_PICKLED_SUFFIXES):
+        parts = _torchscript(Path(spec), device)
+    else:
+        parts = _imported(spec)
+    size = tile_px or parts.tile_px
+    if size is None:
+        raise BadModel(
+            "the module does not say what tiles it takes",
+            where=spec,
+            remedy="Pass --tile-px (and --mpp), or give the module an attribute tile_px",
+        )
+    if parts.is_fixed_size and size != parts.tile_px:
+        raise BadModel(
+            f"the model takes tiles of {parts.tile_px} px, not {size}; tiles are never resized",
+            where=spec,
+            remedy="Leave --tile-px out",
+        )
+    module = parts.module.to(device).eval()
+    return TorchEncoder(
+        module=module,
+        name=parts.name,
+        version=parts.version,
+        tile_px=size,
+        mpp=mpp or parts.mpp or DEFAULT_MPP,
+        dim=_probe(module, size, device, spec),
+        licence=parts.licence,
+        mean=parts.mean,
+        std=parts.std,
+        device=device,
+        precision=precision,
+    )
+
+
+@dataclass(frozen=True)
+class _Parts:
+    module: torch.nn.Module
+    name: str
+    version: str
+    licence: str = "not stated"
+    tile_px: int | None = None
+    mpp: float | None = None
+    is_fixed_size: bool = False
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+def _device(device: str) -> str:
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise MissingDependency(
+            "torch sees no CUDA device", where=device, remedy="Pass --device cpu, or auto"
+        )
+    return device
+
+
+def _timm(spec: str) -> _Parts:
+    import timm
+
+    _, name, *rest = spec.split(":", 2)
+    weights = rest[0] if rest else ""
+    if not timm.is_model(name.split(".")[0]):
+        raise BadModel("timm knows no such model", where=name, remedy=_alike(name))
+    module = _create(name, pretrained=weights == "pretrained")
+    if weights not in ("", "pretrained"):
+        _load_safetensors(module, Path(weights))
+    data: Any = timm.data
+    config = data.resolve_model_data_config(module)
+    return _Parts(
+        module,
+        name=f"timm:{name}",
+        version=_digest_weights(module, name),
+        licence=str(module.pretrained_cfg.get("license") or "not stated"),
+        tile_px=int(config["input_size"][1]),
+        is_fixed_size=bool(module.pretrained_cfg.get("fixed_input_size")),
+        mean=config["mean"],
+        std=config["std"],
+    )
+
+
+def _alike(name: str) -> str:
+    import difflib
+
+    import timm
+
+    alike = difflib.get_close_matches(name, timm.list_models(), n=3)
+    return f"Did you mean {', '.join(alike)}?" if alike else "See timm.list_models()"
+
+
+def _create(name: str, *, pretrained: bool) -> Any:
+    import timm
+    import torch
+
+    # Untrained weights are a control, and a control is the same in every run.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        try:
+            return timm.create_model(name, pretrained=pretrained, num_classes=0)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise BadModel(
+                f"timm could not make the model ({_first_line(error)})",
+                where=name,
+                remedy="Without a network, give the weights as timm:NAME:FILE.safetensors",
+            ) from error
+
+
+def _load_safetensors(module: Any, path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    _require_file(path)
+    if path.suffix != ".safetensors":
+        raise BadModel(
+            "weights are read from .safetensors files only: other files can run code",
+            where=path,
+            remedy="Convert them with safetensors.torch.save_file",
+        )
+    try:
+        weights = load_file(path)
+        heads = _head_names(module.pretrained_cfg.get("classifier"))
+        body = {k: v for k, v in weights.items() if not k.startswith(heads)}
+        module.load_state_dict(body)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise BadModel(
+            f"these weights do not fit the model ({_first_line(error)})",
+            where=path,
+            remedy="Name the timm model that they were trained for",
+        ) from error
+
+
+def _head_names(classifier: str | Iterable[str] | None) -> tuple[str, ...]:
+    names = (classifier,) if isinstance(classifier, str) else tuple(classifier or ())
+    return tuple(f"{name}." for name in names)
+
+
+def _torchscript(path: Path, device: str) -> _Parts:
+    import torch
+
+    _require_file(path)
+    if path.suffix in _PICKLED_SUFFIXES:
+        raise BadModel(
+            "this kind of file can run code when it is loaded, and is not",
+            where=path,
+            remedy="Save the module with torch.jit.save, or name it as package.module:factory",
+        )
+    try:
+        jit: Any = torch.jit
+        module = jit.load(path, map_location=device)
+    except (RuntimeError, ValueError) as error:
+        raise BadModel(
+            f"this is not a TorchScript file ({_first_line(error)})",
+            where=path,
+            remedy="Save the module with torch.jit.save; a bare state dict is no model",
+        ) from error
+    with path.open("rb") as file:
+        version = hashlib.file_digest(file, "sha256").hexdigest()[:_VERSION_DIGITS]
+    return _from_module(module, path.name, version)
+
+
+def _imported(spec: str) -> _Parts:
+    import torch
+
+    module_name, _, attribute = spec.partition(":")
+    try:
+        factory: Callable[[], Any] = getattr(import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BadModel(
+            f"there is no such encoder ({_first_line(error)})",
+            where=spec,
+            remedy="See `microtome encoder list`",
+        ) from error
+    module = factory()
+    if not isinstance(module, torch.nn.Module):
+        raise BadModel(f"this gives a {type(module).__name__}, no torch.nn.Module", where=spec)
+    return _from_module(module, spec, _digest_weights(module, repr(module)))
+
+
+def _from_module(module: Any, name: str, version: str) -> _Parts:
+    stated = {
+        key: getattr(module, key)
+        for key in ("tile_px", "mpp", "mean", "std", "licence")
+        if hasattr(module, key)
+    }
+    for key in {"mean", "std"} & stated.keys():
+        stated[key] = tuple(float(v) for v in stated[key])
+    return _Parts(module, name, version, **stated)
+
+
+def _digest_weights(module: torch.nn.Module, *parts: str) -> str:
+    import torch
+
+    digest = hashlib.sha256("\0".join(parts).encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:_VERSION_DIGITS]
+
+
+def _probe(module: torch.nn.Module, tile_px: int, device: str, spec: str) -> int:
+    """Length of the vectors, found by encoding one blank tile."""
+    blank = np.full((1, tile_px, tile_px, 3), 255, np.uint8)
+    try:
+        features = _forward(module, blank, device=device)
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        raise BadModel(
+            f"the module does not take [b, 3, {tile_px}, {tile_px}] ({_first_line(error)})",
+            where=spec,
+            remedy="Pass the --tile-px that it was made for",
+        ) from error
+    if features is None or features.ndim != 2 or len(features) != 1:
+        shape = "no tensor" if features is None else list(features.shape)
+        raise BadModel(
+            f"the module gives {shape} for one tile, where [1, d] is wanted",
+            where=spec,
+            remedy="Pool its output to one vector a tile",
+        )
+    return int(features.shape[1])
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise MissingFile("no such file", where=path, remedy="Check the path")
+
+
+def _first_line(error: BaseException) -> str:
+    message = str(error).strip() or type(error).__name__
+    return message.splitlines()[0].split(". ")[0][:200]
