@@ -1,0 +1,125 @@
+"""Modules: finding them, how good they are, and what part each region plays in them.
+
+A partition is a label for each region, [r]; which labels is all the same. Weights are not negative.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..storage.errors import BadConnectome
+from .matrices import Array, as_network
+
+
+def modularity(weights: ArrayLike, partition: ArrayLike, *, resolution: float = 1.0) -> float:
+    r"""Newman's Q of a given partition; nan for a network without edges.
+
+    .. math:: Q = \frac{1}{2m} \sum_{ij} (w_{ij} - \gamma s_i s_j / 2m)\, [c_i = c_j]
+
+    References
+    ----------
+    Newman (2004), Phys. Rev. E 70:056131; Reichardt & Bornholdt (2006) for the resolution.
+    """
+    network = as_network(weights)
+    members = _membership(partition, network)
+    total = network.sum()
+    if total == 0:
+        return float("nan")
+    inside = np.einsum("im,ij,jm->m", members, network, members, optimize=True)
+    ends = members.T @ network.sum(axis=0)
+    return float((inside / total - resolution * (ends / total) ** 2).sum())
+
+
+def louvain(weights: ArrayLike, *, resolution: float = 1.0, seed: int = 0) -> NDArray[np.int64]:
+    """Find modules by greedy optimisation of modularity: int64 [r], modules by size, largest first.
+
+    networkx's implementation; equal seeds give equal modules.
+
+    References
+    ----------
+    Blondel et al. (2008), J. Stat. Mech. P10008.
+    """
+    import networkx as nx
+
+    network = as_network(weights)
+    found = nx.community.louvain_communities(
+        nx.from_numpy_array(network), weight="weight", resolution=resolution, seed=seed
+    )
+    modules = np.empty(len(network), np.int64)
+    for number, members in enumerate(sorted(found, key=lambda m: (-len(m), min(m)))):
+        modules[list(members)] = number
+    return modules
+
+
+def participation(weights: ArrayLike, partition: ArrayLike) -> Array:
+    """1 - Σ (share of a region's strength that goes to each module)²: float64 [r].
+
+    0 for a region all of whose edges stay in one module, and for a region without edges.
+
+    References
+    ----------
+    Guimerà & Amaral (2005), Nature 433:895.
+    """
+    share = _shares(weights, partition)
+    return np.where(share.any(axis=1), 1 - (share**2).sum(axis=1), 0.0)
+
+
+def module_diversity(weights: ArrayLike, partition: ArrayLike) -> Array:
+    """Entropy of the shares of a region's strength over modules, over its largest possible value.
+
+    float64 [r], 0 … 1; 0 for a region without edges or where there is one module.
+
+    References
+    ----------
+    Rubinov & Sporns (2011), NeuroImage 56:2068.
+    """
+    share = _shares(weights, partition)
+    n_modules = share.shape[1]
+    if n_modules == 1:
+        return np.zeros(len(share))
+    logs = np.log(share, out=np.zeros_like(share), where=share > 0)
+    entropy: Array = np.abs((share * logs).sum(axis=1) / np.log(n_modules))
+    return entropy
+
+
+def within_module_z(weights: ArrayLike, partition: ArrayLike) -> Array:
+    """Strength of a region within its module, as a z-score over the module: float64 [r].
+
+    With the standard deviation of the population (divisor n), as in the Brain Connectivity
+    Toolbox in Python; its MATLAB version divides by n - 1. 0 where all of a module are equal.
+
+    References
+    ----------
+    Guimerà & Amaral (2005), Nature 433:895.
+    """
+    network = as_network(weights)
+    members = _membership(partition, network)
+    own = ((network @ members) * members).sum(axis=1)
+    size = members.sum(axis=0)
+    mean = members @ (members.T @ own / size)
+    deviation = np.sqrt(members @ (members.T @ (own - mean) ** 2 / size))
+    scale = np.abs(own).max(initial=0.0)
+    found: Array = np.divide(
+        own - mean, deviation, out=np.zeros(len(own)), where=deviation > 1e-12 * scale
+    )
+    return found
+
+
+def _shares(weights: ArrayLike, partition: ArrayLike) -> Array:
+    network = as_network(weights)
+    to_module = network @ _membership(partition, network)
+    total = to_module.sum(axis=1, keepdims=True)
+    found: Array = np.divide(to_module, total, out=np.zeros_like(to_module), where=total > 0)
+    return found
+
+
+def _membership(partition: ArrayLike, network: Array) -> Array:
+    """float64 [r, m]: 1 where a region is in a module."""
+    labels = np.asarray(partition)
+    if labels.shape != (len(network),):
+        raise BadConnectome(
+            f"a partition of shape {labels.shape} does not fit {len(network)} regions"
+        )
+    names, number = np.unique(labels, return_inverse=True)
+    return np.eye(len(names))[number]
