@@ -1,0 +1,191 @@
+"""What a model says of each tile: as tiles for QuPath and as a picture over the slide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engine.slides.base import Slide
+from ..storage.commit import writable, write_bytes
+from ..storage.predictions import SlidePrediction
+from ..storage.qupath import MANY_OBJECTS, Export, Frame, PathClass, Tiles, write_tiles
+from .overlay import Image, as_png, colour_table, colourise, with_colour_bar
+from .picture import MAX_PX, OPACITY, Layers, blend, canvas_for, layers, missing_slide
+from .rasters import Outline, Tiled, rasterise
+
+
+def rank(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Rank of each value among all, 0 (lowest) to 1 (highest); ties share their mean.
+
+    Returns
+    -------
+    float32 [n]
+        NaN where the value is not finite; 0.5 where it is the only one.
+    """
+    from scipy.stats import rankdata
+
+    ranks = np.full(len(values), np.nan, np.float32)
+    known = np.isfinite(values)
+    n = int(known.sum())
+    if n == 1:
+        ranks[known] = 0.5
+    elif n > 1:
+        ranks[known] = (rankdata(values[known]) - 1) / (n - 1)
+    return ranks
+
+
+def measurements(
+    prediction: SlidePrediction, quality: Mapping[str, NDArray[np.float32]] | None = None
+) -> dict[str, NDArray[np.float32]]:
+    """Columns [n] that QuPath is given of each tile, by name.
+
+    ``score`` and ``attention`` as the model gave them, each with its rank among the slide's tiles:
+    QuPath's measurement maps span a column's range, in which raw attention is hard to read.
+    Quality columns follow under their own names.
+    """
+    return {
+        "score": prediction.score,
+        "score rank": rank(prediction.score),
+        "attention": prediction.attention,
+        "attention rank": rank(prediction.attention),
+        **(quality or {}),
+    }
+
+
+def export_qupath(
+    tiles: Tiled,
+    path: str | Path,
+    *,
+    columns: Mapping[str, NDArray[Any]] | None = None,
+    classes: tuple[PathClass, ...] = (),
+    class_index: NDArray[np.int64] | None = None,
+    kind: str = "score",
+    crop: bool = True,
+    about: Mapping[str, str | int | float] | None = None,
+) -> Export:
+    """Write a slide's tiles for QuPath; see :func:`~microtome.storage.qupath.write_tiles`.
+
+    Parameters
+    ----------
+    tiles
+        A prediction, or a bag with ``columns``.
+    path
+        Ends in ``.geojson.gz`` or ``.geojson``. QuPath's scripts find it most easily when it is
+        named as the slide is.
+    columns
+        Measurements [n] by name; those of :func:`measurements` by default for a prediction.
+    classes, class_index
+        Class of each tile, int [n], -1 for none.
+    kind
+        What the tiles are of; tiles of another kind get other ids.
+    crop
+        False for slides that were imported into QuPath with ``--no-crop``.
+    """
+    facts: dict[str, str | int | float] = {"encoder": tiles.encoder}
+    if tiles.source:
+        facts["slide_file"] = Path(tiles.source).name
+    if isinstance(tiles, SlidePrediction):
+        columns = measurements(tiles) if columns is None else columns
+        facts |= {"model": tiles.model, "target": tiles.target, "probability": tiles.probability}
+    return write_tiles(
+        Path(path),
+        Tiles(tiles.coords_px, tiles.footprint_px, columns or {}, classes, class_index),
+        Frame(tiles.slide_px, tiles.bounds_px, crop),
+        slide=tiles.id,
+        kind=kind,
+        about={**facts, **(about or {})},
+    )
+
+
+@dataclass(frozen=True)
+class HeatmapProducts:
+    """What was made of one slide.
+
+    Attributes
+    ----------
+    overlay
+        PNG of the colours over the slide; None where the slide is not at hand.
+    objects
+        Tiles in the GeoJSON.
+    layers
+        For a report.
+    notes
+        What was left out and why, and what QuPath's user should know.
+    """
+
+    id: str
+    geojson: Path
+    overlay: Path | None
+    objects: int
+    layers: Layers
+    notes: tuple[str, ...] = ()
+
+
+def make_heatmap(
+    prediction: SlidePrediction,
+    out: Path,
+    *,
+    slide: Slide | None = None,
+    truth: Sequence[Outline] = (),
+    quality: Mapping[str, NDArray[np.float32]] | None = None,
+    crop: bool = True,
+    max_px: int = MAX_PX,
+    opacity: float = OPACITY,
+) -> HeatmapProducts:
+    """Write ``<id>.geojson.gz`` for QuPath and, with the slide at hand, ``<id>.heatmap.png``.
+
+    Colours span scores of 0 to 1 whatever the slide holds, so that two slides compare.
+
+    Parameters
+    ----------
+    slide
+        The opened slide; without it the picture is left out.
+    truth
+        Outlines to draw into the picture.
+    quality
+        Further columns [n] for QuPath.
+    crop
+        False keeps the whole of level 0 where a slide states bounds, as QuPath's ``--no-crop``.
+    max_px
+        Longer side of level 0 in the pictures.
+    """
+    columns = measurements(prediction, quality)
+    path = out / f"{prediction.id}.geojson.gz"
+    export = export_qupath(prediction, path, columns=columns, crop=crop)
+    canvas, table = canvas_for(prediction, slide, crop=crop, max_px=max_px), colour_table()
+    dense = rasterise(prediction, prediction.score, canvas.downsample, canvas.shape)
+    colours = colourise(dense, table)
+    picture = blend(canvas, colours, truth, opacity=opacity)
+    overlay = None
+    if picture is not None:
+        overlay = out / f"{prediction.id}.heatmap.png"
+        save_picture(overlay, with_colour_bar(picture, table, f"score for {prediction.target}"))
+    return HeatmapProducts(
+        id=prediction.id,
+        geojson=path,
+        overlay=overlay,
+        objects=export.objects,
+        layers=layers(canvas, colours, truth),
+        notes=tuple(notes(export, prediction, slide)),
+    )
+
+
+def save_picture(path: Path, image: Image) -> None:
+    """Write an image as PNG, whole or not at all."""
+    with writable(path):
+        write_bytes(path, as_png(image))
+
+
+def notes(export: Export, tiles: Tiled, slide: Slide | None) -> Iterator[str]:
+    """What the user should know of an export."""
+    if slide is None:
+        yield missing_slide(tiles.source)
+    if export.outside:
+        yield f"{export.outside} tiles lie outside the image as QuPath shows it and were left out"
+    if export.objects > MANY_OBJECTS:
+        yield f"{export.objects:,} tiles: QuPath needs minutes and over 4 GB of heap to open them"

@@ -1,0 +1,109 @@
+"""Tiles of a slide laid out as a dense map."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Outline = NDArray[np.float64]
+"""[m, 2]: (y, x) of the corners, in level-0 pixels of the whole image; closed by itself."""
+
+
+class Tiled(Protocol):
+    """What bags and predictions have in common: tiles of one slide."""
+
+    @property
+    def id(self) -> str:
+        """Identity of the slide."""
+        ...
+
+    @property
+    def coords_px(self) -> NDArray[np.int64]:
+        """[n, 2]: (y, x) in level-0 pixels of the whole image."""
+        ...
+
+    @property
+    def footprint_px(self) -> tuple[float, float]:
+        """(y, x) extent of a tile in level-0 pixels."""
+        ...
+
+    @property
+    def slide_px(self) -> tuple[int, int]:
+        """(height, width) of level 0."""
+        ...
+
+    @property
+    def bounds_px(self) -> tuple[int, int, int, int] | None:
+        """(y, x, height, width) of the scanned area where the slide states one."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Path of the slide as it was given."""
+        ...
+
+    @property
+    def encoder(self) -> str:
+        """``name@version``."""
+        ...
+
+
+def rasterise(
+    tiles: Tiled,
+    values: NDArray[Any],
+    downsample: tuple[float, float],
+    shape: tuple[int, int] | None = None,
+) -> NDArray[np.float32]:
+    """Lay the tiles' values out as a dense map of the whole of level 0.
+
+    A pixel of the map has the mean of the tiles that cover its centre. A tile that covers no
+    centre, being smaller than a pixel, counts for the pixel that its own centre is in.
+
+    Parameters
+    ----------
+    values
+        [n]; those that are not finite count as no tile.
+    downsample
+        (y, x) level-0 pixels per pixel of the map.
+    shape
+        (h, w) of the map; that of the slide by default.
+
+    Returns
+    -------
+    float32 [h, w]
+        NaN where there is no tile.
+    """
+    if shape is None:
+        fitted = [max(1, round(s / d)) for s, d in zip(tiles.slide_px, downsample, strict=True)]
+        shape = (fitted[0], fitted[1])
+    known = np.isfinite(values)
+    (top, bottom), (left, right) = (
+        _span(tiles.coords_px[known, i], tiles.footprint_px[i], downsample[i], shape[i])
+        for i in (0, 1)
+    )
+    # Sums over rectangles by their four corners: the cost does not depend on how tiles overlap.
+    total = np.zeros((shape[0] + 1, shape[1] + 1, 2))
+    weighted = np.stack([values[known].astype(np.float64), np.ones(known.sum())], axis=1)
+    for rows, columns, sign in (
+        (top, left, 1), (top, right, -1), (bottom, left, -1), (bottom, right, 1),
+    ):  # fmt: skip
+        np.add.at(total, (rows, columns), sign * weighted)
+    summed, count = np.moveaxis(total.cumsum(0).cumsum(1)[:-1, :-1], 2, 0)
+    count = np.rint(count)
+    dense = np.full(shape, np.nan, np.float32)
+    np.divide(summed, count, out=dense, where=count > 0, casting="same_kind")
+    return dense
+
+
+def _span(
+    start_px: NDArray[np.int64], extent_px: float, downsample: float, limit: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First pixel whose centre a tile covers, and the first after it that it does not."""
+    low = np.ceil(start_px / downsample - 0.5)
+    high = np.ceil((start_px + extent_px) / downsample - 0.5)
+    missed = low == high
+    low = np.where(missed, np.floor((start_px + extent_px / 2) / downsample), low)
+    high = np.where(missed, low + 1, high)
+    return np.clip(low, 0, limit).astype(np.int64), np.clip(high, 0, limit).astype(np.int64)
