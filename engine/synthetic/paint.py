@@ -115,13 +115,13 @@ class Painter:
         rng = np.random.default_rng(key_of(recipe.seed, "shapes"))
         self._layers = (
             _Layer("stroma", 15.0, nuclei(STROMA, mpp, rng, angles=_ANGLES, variants=4), True),
-            _Layer("benign", 8.2, nuclei(BENIGN, mpp, rng, angles=8, variants=6)),
-            _Layer("tumour", 12.2, nuclei(TUMOUR, mpp, rng, angles=8, variants=16)),
+            _Layer("benign", 8.0, nuclei(BENIGN, mpp, rng, angles=8, variants=6)),
+            _Layer("tumour", 13.0, nuclei(TUMOUR, mpp, rng, angles=8, variants=16)),
             _Layer("lymphocytes", 7.2, nuclei(LYMPHOCYTE, mpp, rng, angles=4, variants=8)),
         )
         self._holes = (
             _Layer("fat", 50.0, vacuoles((17.0, 25.0), mpp, rng, variants=12)),
-            _Layer("benign", 75.0, vacuoles((9.0, 20.0), mpp, rng, variants=12)),
+            _Layer("benign", 110.0, vacuoles((8.0, 17.0), mpp, rng, variants=12)),
         )
         reach_px = max(layer.reach_px for layer in self._layers + self._holes)
         self._ring = 2 + reach_px // STEP_PX

@@ -45,9 +45,9 @@ class NucleusKind:
 
 
 STROMA = NucleusKind(2.7, 0.15, (2.2, 4.2), 0.04, 1.25, 0.12, 0.15)
-BENIGN = NucleusKind(3.0, 0.07, (1.0, 1.35), 0.02, 1.15, 0.08, 0.18)
+BENIGN = NucleusKind(3.1, 0.07, (1.0, 1.35), 0.02, 1.20, 0.08, 0.18)
 LYMPHOCYTE = NucleusKind(2.9, 0.07, (1.0, 1.15), 0.03, 1.75, 0.08, 0.20)
-TUMOUR = NucleusKind(4.7, 0.26, (1.0, 1.7), 0.11, 1.20, 0.22, 0.34, nucleoli=2)
+TUMOUR = NucleusKind(4.7, 0.26, (1.0, 1.7), 0.11, 1.12, 0.22, 0.34, nucleoli=2)
 
 
 def nuclei(

@@ -56,8 +56,7 @@ class Fields:
 
 def centres(count: int, step_px: int, first: int = 0) -> Floats:
     """Level-0 positions of the centres of ``count`` samples, ``step_px`` apart: float64 [count]."""
-    places: Floats = (np.arange(first, first + count) + 0.5) * float(step_px)
-    return places
+    return np.asarray((np.arange(first, first + count) + 0.5) * step_px, np.float64)
 
 
 def tissue_level(recipe: SlideRecipe, y_px: Floats, x_px: Floats) -> Floats:
@@ -74,7 +73,7 @@ def tissue_level(recipe: SlideRecipe, y_px: Floats, x_px: Floats) -> Floats:
         level += 0.55**octave * noise
     edge_y = np.abs(2 * y_px / recipe.height_px - 1) ** 4
     edge_x = np.abs(2 * x_px / recipe.width_px - 1) ** 4
-    return level - _ENVELOPE * (edge_y[:, None] + edge_x[None, :])
+    return np.asarray(level - _ENVELOPE * (edge_y[:, None] + edge_x[None, :]))
 
 
 def fields(recipe: SlideRecipe, row: int, column: int, height: int, width: int) -> Fields:
