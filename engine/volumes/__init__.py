@@ -6,6 +6,8 @@ from pathlib import Path
 
 from ...storage.errors import EmptyFile, MissingFile, UnreadableFile
 from .base import Modality, Volume, Voxels
+from .dicom import read_dicom
+from .dicom_pictures import is_dicom
 from .nifti import is_nifti, read_nifti
 
 __all__ = ["Modality", "Volume", "Voxels", "open_volume"]
@@ -17,7 +19,7 @@ def open_volume(path: str | Path, *, series: str | None = None) -> Volume:
     Parameters
     ----------
     path
-        A NIfTI file.
+        A NIfTI file, a DICOM file, or a folder with a DICOM series.
     series
         Which series of a DICOM folder: its SeriesInstanceUID, or its number where that is unique.
 
@@ -41,6 +43,13 @@ def open_volume(path: str | Path, *, series: str | None = None) -> Volume:
         raise MissingFile("no such file or folder", where=path, remedy="Check the path")
     if path.is_file() and path.stat().st_size == 0:
         raise EmptyFile("the file has no bytes", where=path, remedy="Copy it again")
-    if path.is_file() and is_nifti(path):
-        return read_nifti(path)
+    try:
+        if path.is_dir() or is_dicom(path):
+            return read_dicom(path, series)
+        if is_nifti(path):
+            return read_nifti(path)
+    except PermissionError as error:
+        raise UnreadableFile(
+            "this file may not be read", where=error.filename, remedy="Mend its permissions"
+        ) from error
     raise UnreadableFile("no reader for scans understands this", where=path)
