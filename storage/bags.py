@@ -50,6 +50,8 @@ class Bag:
         float32 [n] columns by name (``tissue``, ``focus`` …).
     source
         Path of the slide as it was given.
+    corrupt_tiles
+        How many tiles of the grid are left out because their pixels could not be decoded.
     """
 
     id: str
@@ -65,6 +67,7 @@ class Bag:
     feature_names: tuple[str, ...] = ()
     quality: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     source: str = ""
+    corrupt_tiles: int = 0
 
     def __post_init__(self) -> None:
         n = len(self.features)
@@ -85,7 +88,7 @@ class Bag:
 
 _SCALARS = (
     "id", "footprint_px", "slide_px", "mpp", "slide_mpp", "tile_px", "encoder", "bounds_px",
-    "feature_names", "source",
+    "feature_names", "source", "corrupt_tiles",
 )  # fmt: skip
 
 

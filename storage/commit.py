@@ -32,9 +32,9 @@ from .files import (
 )
 
 __all__ = [
-    "Commit", "State", "claim", "file_identity", "new_file", "new_product", "product_key",
-    "product_state", "read_commit", "require_commit", "sync_tree", "writable", "write_bytes",
-    "write_text",
+    "Commit", "State", "claim", "file_identity", "is_done", "new_file", "new_product",
+    "product_key", "product_state", "read_commit", "require_commit", "sync_tree", "writable",
+    "write_bytes", "write_text",
 ]  # fmt: skip
 
 RECORD = "commit.json"
@@ -151,6 +151,21 @@ def product_state(product: Path, key: str) -> State:
     if record is None:
         return "damaged"
     return "done" if record.key == key else "stale"
+
+
+def is_done(path: Path, *, kind: str, key: str, overwrite: bool = False) -> bool:
+    """Whether a product is there already; asked before work is begun on it.
+
+    Raises
+    ------
+    StaleProduct, BadProduct
+        What :func:`new_product` would refuse to replace is there.
+    """
+    _refuse_other(path, kind, key, overwrite)
+    try:
+        return product_state(path, key) == "done"
+    except BadProduct:
+        return False
 
 
 def require_commit(product: Path, kind: str) -> Commit:
