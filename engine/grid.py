@@ -114,8 +114,7 @@ class TileGrid:
             _box(tile_px, mpp, mpp_0 * d) for mpp_0, d in zip(info.mpp, downsample, strict=True)
         )
         footprint = (box[0] * downsample[0], box[1] * downsample[1])
-        whole = Bounds(0, 0, info.height_px, info.width_px)
-        area = info.bounds if within_bounds and info.bounds is not None else whole
+        area = _covered(info, chosen, within_bounds)
         rows = _positions(area.height_px, footprint[0], stride / tile_px, edge) + area.y_px
         columns = _positions(area.width_px, footprint[1], stride / tile_px, edge) + area.x_px
         y, x = np.meshgrid(rows, columns, indexing="ij")
@@ -130,6 +129,21 @@ class TileGrid:
             coords_px=np.stack([y.ravel(), x.ravel()], axis=1).astype(np.int64),
             edge=edge,
         )
+
+
+def _covered(info: SlideInfo, level: Level, within_bounds: bool) -> Bounds:
+    """The part of level 0 to lay tiles over; a level may lack the last rows and columns of it."""
+    height = min(info.height_px, math.floor(level.height_px * level.downsample_y + 1e-6))
+    width = min(info.width_px, math.floor(level.width_px * level.downsample_x + 1e-6))
+    if not within_bounds or info.bounds is None:
+        return Bounds(0, 0, height, width)
+    y, x = info.bounds.y_px, info.bounds.x_px
+    return Bounds(
+        y,
+        x,
+        max(0, min(y + info.bounds.height_px, height) - y),
+        max(0, min(x + info.bounds.width_px, width) - x),
+    )
 
 
 def without_mpp(info: SlideInfo) -> BadResolution | NoResolution:

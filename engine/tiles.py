@@ -125,7 +125,7 @@ def read_overview(
     image : uint8 [h, w, 3]
         RGB.
     downsample : (float, float)
-        (y, x) level-0 pixels per pixel of the result, as they came out: height of level 0 / h.
+        (y, x) level-0 pixels per pixel of the result, as they came out.
 
     Raises
     ------
@@ -149,7 +149,11 @@ def read_overview(
             block = slide.read(at, y, x, rows.weights.shape[1], columns.weights.shape[1])
             target = total[rows.first : rows.last, columns.first : columns.last]
             target += _reduce(block, rows.weights, columns.weights)
-    return np.rint(total).astype(np.uint8), (info.height_px / height, info.width_px / width)
+    downsample = (
+        level.downsample_y * level.height_px / height,
+        level.downsample_x * level.width_px / width,
+    )
+    return np.rint(total).astype(np.uint8), downsample
 
 
 def _overview_size(info: SlideInfo, max_px: int | None, mpp: float | None) -> tuple[int, int]:

@@ -23,7 +23,7 @@ class Level:
     height_px, width_px
         Size in this level's own pixels.
     downsample_y, downsample_x
-        Level-0 pixels per pixel of this level, as they are: never rounded to a whole number.
+        Level-0 pixels per pixel of this level, never cut to a whole number (:func:`downsample`).
     tile_px
         (height, width) of the file's own tiles, or None where the file is not tiled.
     """
@@ -142,6 +142,29 @@ class Slide(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+def downsample(base_px: tuple[int, int], level_px: tuple[int, int]) -> tuple[float, float]:
+    """Level-0 pixels per pixel of a level, from the (height, width) of both.
+
+    Pyramids are made by a whole factor n, and the rows and columns that do not fill a last pixel
+    are left off, or filled up: 2967 rows become 1483 or 1484, not because a pixel is 2.0007 or
+    1.9993 rows high. So where one n explains both sizes, n it is; the ratio of the sizes would put
+    the far edge up to one level pixel wrong. Otherwise it is the ratio, axis by axis.
+    """
+    ratio = (base_px[0] / level_px[0], base_px[1] / level_px[1])
+    whole = _factors(base_px[0], level_px[0]) & _factors(base_px[1], level_px[1])
+    if not whole:
+        return ratio
+    # Several explain levels of a few pixels only; powers of two are what is made.
+    n = min(whole, key=lambda n: (n & (n - 1) != 0, abs(n - ratio[0])))
+    return float(n), float(n)
+
+
+def _factors(base: int, size: int) -> set[int]:
+    """All whole n for which ``size`` is ``base / n`` rounded down or up."""
+    largest = (base - 1) // (size - 1) if size > 1 else base
+    return set(range(base // (size + 1) + 1, largest + 1))
 
 
 def require_inside(info: SlideInfo, level: int, part: Bounds) -> None:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ...storage.errors import MicrotomeError, UnreadableFile
 from . import resolution
-from .base import Bounds, Level, Pixels, SlideInfo, require_inside
+from .base import Bounds, Level, Pixels, SlideInfo, downsample, require_inside
+from .tiff_check import is_tiff, require_whole_tiff
 
 _CACHE_BYTES = 64 * 1024**2
 
@@ -33,10 +34,10 @@ class VendorSlide:
 
     Notes
     -----
-    OpenSlide addresses every level by whole level-0 pixels. Level 0, and levels whose downsample
-    is a whole number, are read exactly. At another level the rectangle begins at the level-0 pixel
-    nearest to its corner, at most half a level-0 pixel away, and OpenSlide interpolates by that
-    fraction of a pixel.
+    OpenSlide addresses every level by whole level-0 pixels, through a downsample of its own: the
+    mean of both axes' ratios. Level 0, and levels where that is a whole number, are read exactly.
+    At another level the rectangle begins at the level-0 pixel nearest to its corner, at most half
+    a level-0 pixel away, and OpenSlide interpolates by that fraction of a pixel.
 
     After an error OpenSlide's handle answers every call with that same error; it is closed, and
     the next read opens a fresh one.
@@ -46,6 +47,8 @@ class VendorSlide:
         self._path = path
         self._file = _entry(path)
         self._handle: Any = None
+        if is_tiff(self._file) and not _is_ndpi(self._file):
+            require_whole_tiff(self._file)
         with self._translated("the slide cannot be opened"):
             handle = self._open()
             properties = dict(handle.properties)
@@ -60,8 +63,8 @@ class VendorSlide:
     def read(self, level: int, y_px: int, x_px: int, height_px: int, width_px: int) -> Pixels:
         """Read a rectangle of a level; see :class:`~microtome.engine.slides.base.Slide`."""
         require_inside(self._info, level, Bounds(y_px, x_px, height_px, width_px))
-        downsample = self._downsamples[level]
-        corner = (round(x_px * downsample), round(y_px * downsample))
+        scale = self._downsamples[level]
+        corner = (round(x_px * scale), round(y_px * scale))
         place = f"level {level}, {height_px} × {width_px} px at y {y_px}, x {x_px}"
         with self._translated(f"the pixels cannot be decoded ({place})"):
             image = self._open().read_region(corner, level, (width_px, height_px))
@@ -114,6 +117,16 @@ class VendorSlide:
             ) from error
 
 
+def _is_ndpi(path: Path) -> bool:
+    """Whether Hamamatsu wrote the file: its offsets past 4 GiB are not a TIFF's."""
+    import openslide
+
+    try:
+        return openslide.OpenSlide.detect_format(path) == "hamamatsu"
+    except openslide.OpenSlideError:
+        return False
+
+
 def _over_white(rgba: NDArray[np.uint8]) -> Pixels:
     """Composite straight-alpha RGBA [h, w, 4] over white.
 
@@ -140,7 +153,7 @@ def _describe(
         backend="openslide",
         vendor=properties["openslide.vendor"],
         levels=tuple(
-            Level(h, w, height_px / h, width_px / w, _tile_px(properties, i))
+            Level(h, w, *downsample((height_px, width_px), (h, w)), _tile_px(properties, i))
             for i, (w, h) in enumerate(handle.level_dimensions)
         ),
         mpp=found.mpp,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from math import ceil, prod
 from pathlib import Path
@@ -15,7 +15,8 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from ...storage.errors import TruncatedFile, UnreadableFile
+from ...storage.errors import UnreadableFile
+from .tiff_check import AGAIN, require_whole_tiff
 
 PARSE_ERRORS = (
     ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError,
@@ -86,71 +87,54 @@ class Layout:
     notes: tuple[str, ...]
 
 
-def open_tiff(path: Path) -> tifffile.TiffFile:
-    """Open a TIFF whose directories are all in the file.
+def open_tiff(path: Path) -> tuple[tifffile.TiffFile, Layout]:
+    """Open a TIFF, and find the levels and associated images in it.
 
     Raises
     ------
     TruncatedFile
-        A directory lies beyond the end of the file.
+        Something that it refers to lies beyond the end of the file.
     UnreadableFile
-        The directories make no sense.
+        It makes no sense; the image is not 8-bit RGB, or stored in a way that we do not decode.
     """
-    try:
-        tif = tifffile.TiffFile(path)
-    except PARSE_ERRORS as error:
-        if _first_directory(path) >= path.stat().st_size:
-            raise _truncated(path, "its directory") from error
-        raise UnreadableFile(f"not a whole TIFF: {error}", where=path, remedy=_AGAIN) from error
-    try:
-        _require_directories(tif, path)
-    except PARSE_ERRORS as error:
-        tif.close()
-        raise UnreadableFile(f"damaged TIFF: {error}", where=path, remedy=_AGAIN) from error
-    except UnreadableFile:
-        tif.close()
-        raise
-    return tif
-
-
-def lay_out(tif: tifffile.TiffFile, path: Path) -> Layout:
-    """Find levels and associated images.
-
-    Raises
-    ------
-    UnreadableFile
-        The image is not 8-bit RGB, or is stored in a way that we do not decode.
-    TruncatedFile
-        Pixels lie beyond the end of the file.
-    """
-    with _overheard() as notes:
+    require_whole_tiff(path)
+    with _overheard() as notes, ExitStack() as on_error:
         try:
-            return _lay_out(tif, path, notes)
+            tif = on_error.enter_context(tifffile.TiffFile(path))
+            layout = _lay_out(tif, path, notes)
         except PARSE_ERRORS as error:
-            raise UnreadableFile(f"damaged TIFF: {error}", where=path, remedy=_AGAIN) from error
+            raise UnreadableFile(f"damaged TIFF: {error}", where=path, remedy=AGAIN) from error
+        on_error.pop_all()
+        return tif, layout
 
 
-def is_native(tif: tifffile.TiffFile) -> bool:
-    """Whether tifffile gives the first image's pixels exactly as they were meant."""
-    page = tif.pages.first
+def is_native(path: Path) -> bool:
+    """Whether tifffile gives a TIFF's pixels exactly as they were meant."""
+    with _overheard():
+        try:
+            with tifffile.TiffFile(path) as tif:
+                return _is_decoded(tif.pages.first)
+        except PARSE_ERRORS:
+            return True
+
+
+def _is_decoded(page: Any) -> bool:
     return page.compression in _CODECS and (page.photometric != _YCBCR or page.compression == _JPEG)
 
 
 def _lay_out(tif: tifffile.TiffFile, path: Path, notes: list[str]) -> Layout:
     images = [one for one in tif.series if not _is_associated(one)]
     if not images:
-        raise UnreadableFile("the TIFF holds no image", where=path, remedy=_AGAIN)
+        raise UnreadableFile("the TIFF holds no image", where=path, remedy=AGAIN)
     main = max(images, key=lambda one: prod(one.shape))
     if len(images) > 1:
         notes.append(f"{len(images)} images in the file; the largest is the slide ({main.name!r})")
-    size = path.stat().st_size
     levels = tuple(_plane(level, path) for level in main.levels)
     levels = tuple(sorted(levels, key=lambda level: -level.height_px * level.width_px))
     if main.axes.replace("S", "") != "YX":
         raise _not_rgb(path, f"its axes are {main.axes}")
     for level in levels:
         _require_decodable(level, path)
-        _require_complete(level, size, path)
         if missing := int((level.sizes == 0).sum()):
             notes.append(
                 f"{missing} of {len(level.sizes)} tiles of the {level.width_px} × "
@@ -160,7 +144,6 @@ def _lay_out(tif: tifffile.TiffFile, path: Path, notes: list[str]) -> Layout:
     for one in tif.series:
         if name := _is_associated(one):
             plane = _plane(one, path)
-            _require_complete(plane, size, path)
             associated[name] = plane
     vendor = {"svs": "aperio", "ome": "ome-tiff"}.get(main.kind, "generic-tiff")
     description = tif.pages.first.description or ""
@@ -174,7 +157,7 @@ def _is_associated(series: Any) -> str | None:
 
 def _plane(series: Any, path: Path) -> Plane:
     if series.pages[0] is None:
-        raise UnreadableFile("an image that it lists is not there", where=path, remedy=_AGAIN)
+        raise UnreadableFile("an image that it lists is not there", where=path, remedy=AGAIN)
     page = series.pages[0].aspage()
     segment = (
         (page.tilelength, page.tilewidth)
@@ -196,7 +179,7 @@ def _plane(series: Any, path: Path) -> Plane:
         raise UnreadableFile(
             f"the TIFF lists {len(plane.offsets)} tiles or strips where {expected} are needed",
             where=path,
-            remedy=_AGAIN,
+            remedy=AGAIN,
         )
     return plane
 
@@ -213,9 +196,7 @@ def _require_decodable(plane: Plane, path: Path) -> None:
         )
     if page.dtype != np.uint8:
         raise _not_rgb(path, f"{page.bitspersample} bits a sample")
-    if page.compression not in _CODECS or (
-        page.photometric == _YCBCR and page.compression != _JPEG
-    ):
+    if not _is_decoded(page):
         raise UnreadableFile(
             f"its compression ({page.compression!s}, photometric {page.photometric!s}) "
             "is not decoded here",
@@ -237,50 +218,6 @@ def _not_rgb(path: Path, why: str) -> UnreadableFile:
         where=path,
         remedy="Fluorescence and 16-bit images cannot be read yet; export it as 8-bit RGB",
     )
-
-
-def _require_complete(plane: Plane, file_bytes: int, path: Path) -> None:
-    end = int((plane.offsets + plane.sizes)[plane.sizes > 0].max(initial=0))
-    if end > file_bytes:
-        raise _truncated(path, f"the pixels of its {plane.width_px} × {plane.height_px} px image")
-
-
-def _truncated(path: Path, what: str) -> TruncatedFile:
-    return TruncatedFile(f"the file ends before {what}", where=path, remedy=_AGAIN)
-
-
-_AGAIN = "Copy or download it again"
-
-
-def _require_directories(tif: tifffile.TiffFile, path: Path) -> None:
-    """Follow the chain of directories by hand: tifffile leaves out those that it cannot reach."""
-    form, file, seen = tif.tiff, tif.filehandle, set()
-    offset = tif.pages.first.offset
-    while offset:
-        if offset in seen:
-            raise UnreadableFile("its directories run in a circle", where=path, remedy=_AGAIN)
-        seen.add(offset)
-        file.seek(offset)
-        head = file.read(form.tagnosize)
-        if len(head) < form.tagnosize:
-            raise _truncated(path, "one of its directories")
-        file.seek(offset + form.tagnosize + struct.unpack(form.tagnoformat, head)[0] * form.tagsize)
-        following = file.read(form.offsetsize)
-        if len(following) < form.offsetsize:
-            raise _truncated(path, "the end of a directory")
-        offset = struct.unpack(form.offsetformat, following)[0]
-
-
-def _first_directory(path: Path) -> int:
-    """Where the header says that the first directory is; 0 where there is no TIFF header."""
-    with path.open("rb") as file:
-        head = file.read(16)
-    order = {b"II": "<", b"MM": ">"}.get(head[:2])
-    if order is None or len(head) < 4:
-        return 0
-    is_big = struct.unpack(order + "H", head[2:4])[0] == 43
-    start, code, needed = (8, "Q", 16) if is_big else (4, "I", 8)
-    return struct.unpack_from(order + code, head, start)[0] if len(head) >= needed else 2**63
 
 
 @contextmanager

@@ -11,13 +11,13 @@ from typing import Self
 
 import numpy as np
 
-from ...storage.errors import MicrotomeError, UnreadableFile
+from ...storage.errors import UnreadableFile
 from . import resolution
-from .base import Bounds, Level, Pixels, SlideInfo, require_inside
-from .tiff_layout import PARSE_ERRORS, Layout, Plane, is_native, lay_out, open_tiff
+from .base import Bounds, Level, Pixels, SlideInfo, downsample, require_inside
+from .tiff_check import is_tiff
+from .tiff_layout import PARSE_ERRORS, Layout, Plane, is_native, open_tiff
 
 CACHE_BYTES = 64 * 1024**2
-_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WHITE, _JPEG, _ASCII = 255, 7, 2
 
 
@@ -28,22 +28,13 @@ def is_ours(path: Path) -> bool:
     """
     import openslide
 
-    if not path.is_file():
+    if not is_tiff(path):
         return False
-    with path.open("rb") as file:
-        if file.read(4) not in _MAGIC:
-            return False
     try:
         vendor = openslide.OpenSlide.detect_format(path)
     except openslide.OpenSlideError:
         vendor = None
-    if vendor not in ("aperio", "generic-tiff"):
-        return vendor is None
-    try:
-        with open_tiff(path) as tif:
-            return is_native(tif)
-    except MicrotomeError:
-        return True
+    return vendor is None or (vendor in ("aperio", "generic-tiff") and is_native(path))
 
 
 class TiffSlide:
@@ -69,12 +60,7 @@ class TiffSlide:
         self, path: Path, mpp: float | None = None, *, cache_bytes: int = CACHE_BYTES
     ) -> None:
         self._path = path
-        self._tif = open_tiff(path)
-        try:
-            self._layout = lay_out(self._tif, path)
-        except MicrotomeError:
-            self._tif.close()
-            raise
+        self._tif, self._layout = open_tiff(path)
         self._tiles = TileCache(cache_bytes)
         self._info = _describe(path, self._layout, mpp)
 
@@ -206,7 +192,7 @@ class TileCache:
 
 
 def _describe(path: Path, layout: Layout, mpp: float | None) -> SlideInfo:
-    base = layout.levels[0]
+    base_px = (layout.levels[0].height_px, layout.levels[0].width_px)
     found = resolution.resolve(_statements(layout), mpp)
     return SlideInfo(
         path=path,
@@ -216,8 +202,7 @@ def _describe(path: Path, layout: Layout, mpp: float | None) -> SlideInfo:
             Level(
                 level.height_px,
                 level.width_px,
-                base.height_px / level.height_px,
-                base.width_px / level.width_px,
+                *downsample(base_px, (level.height_px, level.width_px)),
                 level.segment_px if level.is_tiled else None,
             )
             for level in layout.levels
