@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ...storage.commit import writable, write_text
+from ...storage.claims import claim
+from ...storage.files import remove_strays, writable, write_text
 from ..schedule import Outcome, Skipped, run_items
 from .noise import key_of
 from .plan import plan_slide
@@ -122,22 +123,25 @@ def write_cohort(
     ------
     UnwritableOutput
         Permission denied, read-only or full file system.
+    OutputBusy
+        Another run is writing this cohort.
     """
     planned = plan_cohort(n_slides, seed=seed, large_px=large_px)
     # The largest first: no process is left alone with it at the end.
     largest_first = sorted(planned, key=lambda s: -s.height_px * s.width_px)
-    outcomes = run_items(
-        largest_first,
-        partial(_write, folder, quality=quality),
-        name=lambda slide: slide.id,
-        jobs=jobs,
-        on_done=on_done,
-    )
-    for outcome in outcomes:
-        if outcome.error is not None:
-            raise outcome.error
     table = folder / "cohort.csv"
-    with writable(table):
+    with writable(table), claim(table):
+        remove_strays(folder)
+        outcomes = run_items(
+            largest_first,
+            partial(_write, folder, quality=quality),
+            name=lambda slide: slide.id,
+            jobs=jobs,
+            on_done=on_done,
+        )
+        for outcome in outcomes:
+            if outcome.error is not None:
+                raise outcome.error
         write_text(table, _table(planned))
     return table
 

@@ -49,6 +49,7 @@ class _Layer:
     pitch_um: float
     stamps: Sequence[Stamp]
     follows_fibres: bool = False
+    jitter: float = 0.28
 
     @property
     def reach_px(self) -> int:
@@ -82,13 +83,12 @@ class _Canvas:
         column = ((spots.x_px - self.left_px) // STEP_PX).astype(np.int64) + self.ring
         return field[row, column]
 
-    def spots(self, key: int, pitch_px: float, reach_px: int, where: Floats) -> Cells:
-        """Lattice places that are accepted by ``where`` and can be seen on the canvas."""
-        end_y, end_x = self.top_px + _CANVAS_PX, self.left_px + _CANVAS_PX
-        box = (
-            self.top_px - reach_px, self.left_px - reach_px, end_y + reach_px, end_x + reach_px,
-        )  # fmt: skip
-        found = cells(key, pitch_px, box)
+    def spots(self, key: int, layer: _Layer, mpp: float, where: Floats) -> Cells:
+        """Places of a layer's lattice that ``where`` accepts and that are seen on the canvas."""
+        start_y, start_x = self.top_px - layer.reach_px, self.left_px - layer.reach_px
+        side = _CANVAS_PX + 2 * layer.reach_px
+        box = (start_y, start_x, start_y + side, start_x + side)
+        found = cells(key, layer.pitch_um / mpp, box, jitter=layer.jitter)
         return found.keep(found.accept < self.at(where, found))
 
     def paste(
@@ -120,7 +120,7 @@ class Painter:
             _Layer("lymphocytes", 7.2, nuclei(LYMPHOCYTE, mpp, rng, angles=4, variants=8)),
         )
         self._holes = (
-            _Layer("fat", 50.0, vacuoles((17.0, 25.0), mpp, rng, variants=12)),
+            _Layer("fat", 50.0, vacuoles((18.0, 23.0), mpp, rng, variants=12), jitter=0.1),
             _Layer("benign", 110.0, vacuoles((8.0, 17.0), mpp, rng, variants=12)),
         )
         reach_px = max(layer.reach_px for layer in self._layers + self._holes)
@@ -215,7 +215,7 @@ class Painter:
         if not where.any():
             return plane
         key = key_of(self.recipe.seed, layer.name, layer.pitch_um)
-        spots = canvas.spots(key, layer.pitch_um / self.recipe.mpp, layer.reach_px, where)
+        spots = canvas.spots(key, layer, self.recipe.mpp, where)
         pick = spots.pick % len(layer.stamps)
         if layer.follows_fibres:
             variants = len(layer.stamps) // _ANGLES

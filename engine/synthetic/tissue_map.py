@@ -19,7 +19,7 @@ STEP_PX = 16
 """Spacing of the coarse samples; sample k sits at (k + 0.5) * STEP_PX."""
 
 _SOFT_UM = 12.0
-_ENVELOPE = 3.2
+_ENVELOPE = 6.0
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def tissue_level(recipe: SlideRecipe, y_px: Floats, x_px: Floats) -> Floats:
     for octave, wave in enumerate(waves):
         noise = value_noise(key_of(recipe.seed, "tissue", octave), wave, y_px, x_px)
         level += 0.55**octave * noise
-    edge_y = np.abs(2 * y_px / recipe.height_px - 1) ** 4
-    edge_x = np.abs(2 * x_px / recipe.width_px - 1) ** 4
+    edge_y = np.abs(2 * y_px / recipe.height_px - 1) ** 6
+    edge_x = np.abs(2 * x_px / recipe.width_px - 1) ** 6
     return np.asarray(level - _ENVELOPE * (edge_y[:, None] + edge_x[None, :]))
 
 

@@ -11,7 +11,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from ...storage.commit import new_file, writable
+from ...storage.files import new_file, writable
 from .paint import BLOCK_PX, Painter
 from .recipe import SlideRecipe
 
