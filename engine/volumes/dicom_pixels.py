@@ -110,7 +110,8 @@ def decode_frame(path: Path, frame: int) -> NDArray[Any]:
         ValueError, TypeError, KeyError, AttributeError, IndexError, EOFError, OSError,
         RuntimeError, struct.error,
     ) as error:  # fmt: skip
-        raise UnreadableFile(f"the pixels cannot be decoded ({error})", where=path) from error
+        why = " ".join(str(error).split())
+        raise UnreadableFile(f"the pixels cannot be decoded ({why})", where=path) from error
 
 
 def _decode_with_imagecodecs(path: Path, frame: int, codec: str) -> NDArray[Any]:

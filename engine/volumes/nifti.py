@@ -168,18 +168,16 @@ def _raw_header(path: Path, length: int | None) -> bytes:
 def _check_length(path: Path, expected: int) -> None:
     length = path.stat().st_size
     with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-        if packed:
-            # A gzip member ends with its length modulo 2^32.
+        if file.read(2) == b"\x1f\x8b":
             file.seek(max(0, length - 4))
-            length = int.from_bytes(file.read(4), "little")
-    if length >= expected if not packed else length >= expected % 2**32:
-        return
-    if packed and (length := _unpacked_length(path)) >= expected:
-        return
-    raise TruncatedFile(
-        f"{length} of {expected} bytes are there", where=path, remedy="Copy the file again"
-    )
+            # A gzip member ends with its length modulo 2^32; where that is another, count.
+            if int.from_bytes(file.read(4), "little") == expected % 2**32:
+                return
+            length = _unpacked_length(path)
+    if length < expected:
+        raise TruncatedFile(
+            f"{length} of {expected} bytes are there", where=path, remedy="Copy the file again"
+        )
 
 
 def _unpacked_length(path: Path) -> int:
