@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
 
-COLORMAP = "cividis"
-"""Looks the same with and without a colour vision deficiency (Nuñez et al. 2018, PLoS ONE 13)."""
+COLORMAP = "viridis"
+"""Even in lightness, kept apart under colour vision deficiency, and unlike any H&E colour."""
 
 DISTINCT = (
     (0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (213, 94, 0), (86, 180, 233),

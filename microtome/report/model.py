@@ -1,0 +1,177 @@
+"""What a report says, apart from how it looks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..tasks.picture import Layers
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """One of the few figures at the head of a report, already in words: ``0.97``, ``21 slides``."""
+
+    label: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class FigureRow:
+    """A figure with its interval.
+
+    Attributes
+    ----------
+    name
+        Of the model or the control.
+    low, high
+        Ends of the interval; None where there is none.
+    n
+        How many slides or subjects it is over; None leaves it out.
+    control
+        Whether it is something that a model must beat: shuffled labels, a trivial predictor.
+    note
+        A few words on what it is.
+    """
+
+    name: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    control: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class FigureTable:
+    """Figures of one kind, drawn on one axis.
+
+    Attributes
+    ----------
+    measure
+        What the figures are: ``AUC``, ``balanced accuracy``.
+    chance
+        Value that guessing has, drawn as a line; None draws none.
+    axis
+        (lowest, highest) of the drawing.
+    level
+        Of the intervals.
+    """
+
+    title: str
+    rows: tuple[FigureRow, ...]
+    measure: str = "AUC"
+    chance: float | None = 0.5
+    axis: tuple[float, float] = (0.0, 1.0)
+    level: float = 0.95
+    caption: str = ""
+
+    def position(self, value: float) -> float:
+        """Where a value lies on the axis, 0 … 100, held to its ends."""
+        low, high = self.axis
+        return min(100.0, max(0.0, 100 * (value - low) / (high - low)))
+
+
+@dataclass(frozen=True)
+class SlidePanel:
+    """One slide: a line of the worklist, and its pictures.
+
+    Attributes
+    ----------
+    probability
+        Of the report's ``target``.
+    fold
+        Number of the fold that held the slide out; None for a slide that was in no fold.
+    layers
+        Slide, colours and truth; None leaves the pictures out.
+    facts
+        Further figures by name, in words.
+    files
+        Links by name; paths relative to the report.
+    notes
+        What is missing or particular.
+    """
+
+    id: str
+    probability: float
+    tiles: int
+    patient: str = ""
+    site: str = ""
+    label: str = ""
+    fold: int | None = None
+    layers: Layers | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG or JPEG file to embed.
+
+    Attributes
+    ----------
+    alt
+        What it shows, for those who cannot see it.
+    """
+
+    path: Path
+    alt: str
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class BrainSection:
+    """Brain networks of a cohort: what was compared, the figures, the pictures."""
+
+    summary: str
+    figures: tuple[FigureTable, ...] = ()
+    pictures: tuple[Picture, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    title: str = "Brain networks"
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """An item of which nothing was made, and why."""
+
+    item: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that one HTML file says.
+
+    Attributes
+    ----------
+    summary
+        What was done and found, in a sentence or two.
+    made
+        When, as it is to be read.
+    target
+        The class that the slides' probabilities and scores speak of.
+    slides
+        In any order: the worklist puts the highest probability first.
+    parameters, versions
+        By name, in words.
+    limits
+        What the figures do not show, one sentence each.
+    """
+
+    title: str
+    summary: str
+    made: str
+    key_figures: tuple[KeyFigure, ...] = ()
+    figures: tuple[FigureTable, ...] = ()
+    target: str = ""
+    slides: tuple[SlidePanel, ...] = ()
+    brain: BrainSection | None = None
+    rejected: tuple[Rejection, ...] = ()
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    limits: tuple[str, ...] = ()
