@@ -1,12 +1,18 @@
-"""How good a prediction is, and how sure one may be of it: shared by MIL and diagnosis."""
+"""How good a prediction is, and how sure one may be of it: shared by MIL and diagnosis.
+
+Labels are class indices [n]. Scores are [n], of the second of two classes, or probabilities
+[n, c]. Groups [n] are patients or subjects: rows of one group are no independent witnesses.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
 
 from ..storage.errors import LabelError, LeakError
 
@@ -28,10 +34,75 @@ class Estimate:
 
 
 def auc(labels: ArrayLike, scores: ArrayLike) -> float:
-    """Area under the ROC curve of binary ``labels`` (0, 1); ties count one half."""
-    from sklearn.metrics import roc_auc_score
+    """Area under the ROC curve; ties count one half.
 
-    return float(roc_auc_score(np.asarray(labels), np.asarray(scores)))
+    Binary ``labels`` (0, 1) take scores [n]. With probabilities [n, c] it is the mean of the c
+    curves of one class against the rest (macro average), in which each class counts the same.
+
+    Computed from ranks (Mann-Whitney), as a bootstrap asks for it thousands of times.
+
+    Raises
+    ------
+    LabelError
+        A class is absent, so that no curve exists.
+    """
+    y, s = np.asarray(labels), np.asarray(scores, np.float64)
+    if s.ndim == 2:
+        return float(np.mean([auc(y == k, s[:, k]) for k in range(s.shape[1])]))
+    positive = y.astype(bool)
+    n_positive = int(positive.sum())
+    n_negative = len(y) - n_positive
+    if not (n_positive and n_negative):
+        raise LabelError("only one class is present", remedy="An AUC needs both classes")
+    rank_sum = float(rankdata(s)[positive].sum())
+    return (rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative)
+
+
+def balanced_accuracy(labels: ArrayLike, probabilities: ArrayLike) -> float:
+    """Mean over the classes of the share that is recognised; 1 / c by chance.
+
+    Parameters
+    ----------
+    probabilities
+        [n] of class 1, taken above 0.5, or [n, c], of which the largest is taken.
+    """
+    y, p = np.asarray(labels), np.asarray(probabilities)
+    predicted = p.argmax(axis=1) if p.ndim == 2 else (p > 0.5).astype(np.int64)
+    return float(np.mean([np.mean(predicted[y == k] == k) for k in np.unique(y)]))
+
+
+def brier_score(labels: ArrayLike, probabilities: ArrayLike) -> float:
+    """Mean squared error of the probabilities; 0 is best, 0.25 is a coin's (binary).
+
+    With [n, c] it is Brier's own sum over the classes, 0 … 2, twice the binary figure.
+
+    References
+    ----------
+    Brier (1950), Verification of forecasts expressed in terms of probability.
+    """
+    y, p = np.asarray(labels), np.asarray(probabilities, np.float64)
+    if p.ndim == 1:
+        return float(np.mean((p - y) ** 2))
+    return float(np.mean(((p - np.eye(p.shape[1])[y]) ** 2).sum(axis=1)))
+
+
+def calibration_error(labels: ArrayLike, probabilities: ArrayLike, n_bins: int = 10) -> float:
+    """Expected calibration error: how far stated probabilities are from observed frequencies.
+
+    Binary: probabilities [n] of class 1 in bins of equal width; the mean over the bins, weighted
+    by their rows, of |mean probability - share of class 1|. With [n, c]: the same of the
+    predicted class and whether it is right. Biased upwards where rows are few.
+
+    References
+    ----------
+    Guo et al. (2017), On calibration of modern neural networks, ICML, equation 5.
+    """
+    y, p = np.asarray(labels), np.asarray(probabilities, np.float64)
+    hit = (p.argmax(axis=1) == y) if p.ndim == 2 else y == 1
+    p = p.max(axis=1) if p.ndim == 2 else p
+    bins = np.minimum((p * n_bins).astype(np.int64), n_bins - 1)
+    gap = np.bincount(bins, p - hit, minlength=n_bins)
+    return float(np.abs(gap).sum() / len(y))
 
 
 def bootstrap(
@@ -46,12 +117,19 @@ def bootstrap(
 ) -> Estimate:
     """Percentile bootstrap interval that resamples whole groups (patients), not rows.
 
-    Resamples in which only one class is left say nothing about an AUC and are drawn again.
+    Resamples in which a class is lost say nothing about an AUC and are drawn again.
 
     Parameters
     ----------
-    labels, scores, groups
+    labels, groups
         [n] each; the rows of one group stay together.
+    scores
+        [n] or [n, c], as ``metric`` takes them.
+
+    Raises
+    ------
+    LabelError
+        Only one class is present.
 
     References
     ----------
@@ -59,17 +137,63 @@ def bootstrap(
     """
     y, s = np.asarray(labels, np.int64), np.asarray(scores, np.float64)
     names, member = np.unique(np.asarray(groups), return_inverse=True)
-    if len(np.unique(y)) < 2:
+    n_classes = len(np.unique(y))
+    if n_classes < 2:
         raise LabelError("only one class is present", remedy="An AUC needs both classes")
     rows = [np.flatnonzero(member == g) for g in range(len(names))]
     rng = np.random.default_rng(seed)
     values: list[float] = []
     while len(values) < n:
         drawn = np.concatenate([rows[g] for g in rng.integers(0, len(rows), len(rows))])
-        if len(np.unique(y[drawn])) == 2:
+        if len(np.unique(y[drawn])) == n_classes:
             values.append(metric(y[drawn], s[drawn]))
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Estimate(metric(y, s), float(low), float(high), level, len(y))
+
+
+def permute_labels(
+    labels: ArrayLike, groups: ArrayLike, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Labels [n] exchanged between groups, so that no row's label says anything of it.
+
+    Groups with the same number of rows swap their labels whole: the rows of a group stay as alike
+    as they were, and every class keeps its count.
+    """
+    y = np.asarray(labels, np.int64)
+    _, member = np.unique(np.asarray(groups), return_inverse=True)
+    by_size: defaultdict[int, list[NDArray[np.int64]]] = defaultdict(list)
+    for g in range(member.max() + 1):
+        rows = np.flatnonzero(member == g)
+        by_size[len(rows)].append(rows)
+    permuted = y.copy()
+    for blocks in by_size.values():
+        givers = rng.permutation(len(blocks))
+        for block, giver in zip(blocks, givers, strict=True):
+            permuted[block] = y[blocks[giver]]
+    return permuted
+
+
+def permutation_p(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    groups: ArrayLike,
+    *,
+    metric: Metric = auc,
+    n: int = 2000,
+    seed: int = 0,
+) -> float:
+    """How often scores fit labels exchanged between groups as well as the true ones.
+
+    Returns
+    -------
+    float
+        (1 + hits) / (1 + n): one-sided, never 0. Phipson & Smyth (2010).
+    """
+    y, s = np.asarray(labels, np.int64), np.asarray(scores, np.float64)
+    rng = np.random.default_rng(seed)
+    found = metric(y, s)
+    hits = sum(metric(permute_labels(y, groups, rng), s) >= found for _ in range(n))
+    return (1 + hits) / (1 + n)
 
 
 @dataclass(frozen=True)
@@ -88,11 +212,13 @@ def grouped_folds(
     Raises
     ------
     LabelError
-        A class has fewer groups than there are folds.
+        There is only one class, or one has fewer groups than there are folds.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
     y, g = np.asarray(labels), np.asarray(groups)
+    if len(np.unique(y)) < 2:
+        raise LabelError("only one class is present", remedy="Folds need at least two")
     for label in np.unique(y):
         available = len(np.unique(g[y == label]))
         if available < n_folds:
@@ -118,11 +244,12 @@ def assert_no_leak(train_groups: ArrayLike, test_groups: ArrayLike) -> None:
     shared = np.intersect1d(np.asarray(train_groups), np.asarray(test_groups))
     if len(shared):
         raise LeakError(
-            f"{len(shared)} patients are in training and in test: {_some(shared.tolist())}",
+            f"{len(shared)} patients are in training and in test: {some(shared.tolist())}",
             remedy="Split by patient",
         )
 
 
-def _some(names: Sequence[object]) -> str:
-    shown = ", ".join(str(name) for name in names[:5])
-    return shown + (" …" if len(names) > 5 else "")
+def some(names: Sequence[object], limit: int = 5) -> str:
+    """The first few of many names, for a message."""
+    shown = ", ".join(str(name) for name in names[:limit])
+    return shown + (" …" if len(names) > limit else "")

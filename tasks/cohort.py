@@ -1,0 +1,414 @@
+"""The cohort: one row per slide, checked before anything is made from it; and its split."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..storage.commit import writable, write_text
+from ..storage.errors import CohortError, LabelError, LeakError, MissingFile
+from .evaluation import Fold, grouped_folds, some
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ("id", "path", "patient", "site", "label", "mpp")
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One slide of a cohort.
+
+    Attributes
+    ----------
+    id
+        Names the slide in every product; usable as a file name.
+    patient
+        Whom it is of. Slides of one patient are never on both sides of a split.
+    path
+        The slide, absolute or as resolved against the table's folder; None where not given.
+    site, label
+        Where it is from and what is to be learnt; None where not given.
+    mpp
+        Micrometres per pixel that override the file's own; None to believe the file.
+    """
+
+    id: str
+    patient: str
+    path: Path | None = None
+    site: str | None = None
+    label: str | None = None
+    mpp: float | None = None
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Slides in the order of their table.
+
+    Attributes
+    ----------
+    cases
+        At least one.
+    source
+        The table's path, for messages.
+    notes
+        What is allowed but worth knowing, in sentences.
+    """
+
+    cases: tuple[Case, ...]
+    source: str = "the table"
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Slide ids."""
+        return tuple(case.id for case in self.cases)
+
+    @property
+    def patients(self) -> NDArray[np.str_]:
+        """Patients [n], to group by."""
+        return np.array([case.patient for case in self.cases])
+
+    def classes(self, positive: str | None = None) -> tuple[str, ...]:
+        """The labels in order of the alphabet, with ``positive`` moved to the end.
+
+        Raises
+        ------
+        LabelError
+            A label is missing, there is only one class, or ``positive`` is none of them.
+        """
+        unlabelled = [case.id for case in self.cases if case.label is None]
+        if unlabelled:
+            raise LabelError(
+                f"{len(unlabelled)} slides have no label: {some(unlabelled)}",
+                where=self.source,
+                remedy="Fill in the column label, or leave these rows out",
+            )
+        found = sorted({case.label for case in self.cases if case.label is not None})
+        if len(found) < 2:
+            raise LabelError(
+                f"every slide has the label {found[0]!r}",
+                where=self.source,
+                remedy="At least two classes are needed to learn a difference",
+            )
+        if positive is None:
+            return tuple(found)
+        if positive not in found:
+            raise LabelError(
+                f"no slide has the label {positive!r}; there are {some(found)}",
+                where=self.source,
+                remedy="Name one of these as the positive class",
+            )
+        return (*(name for name in found if name != positive), positive)
+
+    def labels(self, classes: Sequence[str]) -> NDArray[np.int64]:
+        """Labels [n] as indices into ``classes``."""
+        index = {name: i for i, name in enumerate(classes)}
+        return np.array([index[case.label or ""] for case in self.cases], np.int64)
+
+
+def read_cohort(path: str | Path, *, needs: Iterable[str] = ("path",)) -> Cohort:
+    """Read a cohort from CSV (.csv, .tsv) or Parquet (.parquet) and check every row.
+
+    Parameters
+    ----------
+    path
+        Columns ``id`` and ``patient``; ``path`` (relative to the table's folder), ``site``,
+        ``label`` and ``mpp`` where wanted; others are ignored.
+    needs
+        Further columns that must be there: ``path`` to read slides, ``label`` to learn.
+
+    Raises
+    ------
+    MissingFile, CohortError
+        No such file; or it is no table, or a column or row is wrong. Rows are numbered as a
+        spreadsheet shows them, the header being row 1.
+    """
+    import pandas as pd
+
+    path = Path(path)
+    if not path.is_file():
+        raise MissingFile("no such cohort table", where=path, remedy="Check the path")
+    try:
+        if path.suffix.lower() == ".parquet":
+            table = pd.read_parquet(path)
+        else:
+            table = pd.read_csv(
+                path,
+                sep=_SEPARATORS.get(path.suffix.lower(), ","),
+                dtype=str,
+                keep_default_na=False,
+                skip_blank_lines=False,
+                encoding="utf-8-sig",
+            )
+    except (ValueError, OSError) as error:
+        raise CohortError(
+            f"cannot be read as a table ({error})",
+            where=path,
+            remedy="Save it as UTF-8 CSV with commas, or as Parquet",
+        ) from error
+    return cohort_from_table(table, folder=path.parent, source=str(path), needs=needs)
+
+
+def cohort_from_table(
+    table: pd.DataFrame,
+    *,
+    folder: Path | None = None,
+    source: str = "the table",
+    needs: Iterable[str] = ("path",),
+    first_row: int = 2,
+) -> Cohort:
+    """Check a data frame and make it a cohort; see :func:`read_cohort`.
+
+    Parameters
+    ----------
+    folder
+        What relative paths are relative to; the working directory by default.
+    first_row
+        Number of the first data row in messages.
+    """
+    missing = [name for name in dict.fromkeys(("id", "patient", *needs)) if name not in table]
+    if missing:
+        raise CohortError(
+            f"columns are missing: {', '.join(missing)}; there are {', '.join(map(str, table))}",
+            where=source,
+            remedy="Name the columns in the first row, separated by commas",
+        )
+    if not len(table):
+        raise CohortError("there are no rows", where=source)
+    rows = [
+        {name: _text(value) for name, value in zip(COLUMNS, values, strict=True)}
+        for values in zip(
+            *(table[name] if name in table else [None] * len(table) for name in COLUMNS),
+            strict=True,
+        )
+    ]
+    check = _Check(source, first_row)
+    base = Path.cwd() if folder is None else folder.resolve()
+    cases = tuple(
+        Case(
+            id=check.identity(i, row["id"]),
+            patient=check.filled(i, "patient", row["patient"]),
+            path=base / check.filled(i, "path", row["path"]) if "path" in table else None,
+            site=row["site"] or None,
+            label=row["label"] or None,
+            mpp=check.resolution(i, row["mpp"]),
+        )
+        for i, row in enumerate(rows)
+    )
+    check.unique("id", [case.id for case in cases], "Give every slide its own id")
+    check.unique(
+        "path",
+        [str(case.path.resolve()) for case in cases if case.path is not None],
+        "List every file once",
+    )
+    check.spelling([case.label for case in cases])
+    return Cohort(cases, source, tuple(_notes(cases)))
+
+
+@dataclass(frozen=True)
+class _Check:
+    """Refuses a cell by its row and column."""
+
+    source: str
+    first_row: int
+
+    def _refuse(self, i: int, column: str, what: str, remedy: str) -> CohortError:
+        return CohortError(
+            f"row {i + self.first_row}, column {column}: {what}", where=self.source, remedy=remedy
+        )
+
+    def filled(self, i: int, column: str, value: str) -> str:
+        if not value:
+            raise self._refuse(i, column, "empty", "Fill it in")
+        return value
+
+    def identity(self, i: int, value: str) -> str:
+        name = self.filled(i, "id", value)
+        if name.startswith(".") or any(c in name for c in "/\\\0"):
+            remedy = "An id becomes a file name: no slash, and no dot at the beginning"
+            raise self._refuse(i, "id", f"{name!r} cannot name a file", remedy)
+        return name
+
+    def resolution(self, i: int, value: str) -> float | None:
+        if not value:
+            return None
+        remedy = "Micrometres per pixel, as 0.25"
+        try:
+            mpp = float(value)
+        except ValueError:
+            raise self._refuse(i, "mpp", f"{value!r} is no number", remedy) from None
+        if not (math.isfinite(mpp) and mpp > 0):
+            raise self._refuse(i, "mpp", f"{value} cannot be a pixel size", remedy)
+        return mpp
+
+    def unique(self, column: str, values: Sequence[str], remedy: str) -> None:
+        first: dict[str, int] = {}
+        for i, value in enumerate(values):
+            if value in first:
+                what = f"{value!r} is in row {first[value] + self.first_row} already"
+                raise self._refuse(i, column, what, remedy)
+            first[value] = i
+
+    def spelling(self, labels: Sequence[str | None]) -> None:
+        spelt: dict[str, str] = {}
+        for i, label in enumerate(labels):
+            usual = spelt.setdefault(label.casefold(), label) if label is not None else None
+            if label != usual:
+                raise LabelError(
+                    f"row {i + self.first_row}, column label: {label!r} is spelt {usual!r} above",
+                    where=self.source,
+                    remedy="Spell a class in one way",
+                )
+
+
+def _text(value: Any) -> str:
+    import pandas as pd
+
+    if pd.isna(value):
+        return ""
+    # A column of whole numbers with gaps comes as floats.
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
+
+
+def _notes(cases: Sequence[Case]) -> Iterable[str]:
+    labels: defaultdict[str, set[str]] = defaultdict(set)
+    for case in cases:
+        if case.label is not None:
+            labels[case.patient].add(case.label)
+    mixed = [patient for patient, found in labels.items() if len(found) > 1]
+    if mixed:
+        yield (
+            f"slides of {len(mixed)} patients have different labels ({some(mixed)}): "
+            "taken as labels of the slide, not of the patient"
+        )
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Which slides are tested together, by id.
+
+    Attributes
+    ----------
+    folds
+        Test slides of each fold; every slide is in one. The rest is what the fold trains on.
+    seed
+        What the folds were drawn with; None where they came from elsewhere.
+    """
+
+    folds: tuple[tuple[str, ...], ...]
+    seed: int | None = None
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the folds: whatever is reported names it."""
+        canonical = json.dumps([sorted(fold) for fold in self.folds])
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def rows(self, cohort: Cohort) -> list[Fold]:
+        """Row numbers of the cohort on each side of each fold."""
+        fold_of = {name: k for k, fold in enumerate(self.folds) for name in fold}
+        member = np.array([fold_of[name] for name in cohort.ids])
+        return [
+            Fold(np.flatnonzero(member != k), np.flatnonzero(member == k))
+            for k in range(len(self.folds))
+        ]
+
+
+def make_splits(cohort: Cohort, n_folds: int, *, seed: int = 0) -> Splits:
+    """Draw folds: grouped by patient, classes balanced.
+
+    Raises
+    ------
+    LabelError
+        Labels that cannot be learnt from, or a class with fewer patients than folds.
+    """
+    labels = cohort.labels(cohort.classes())
+    folds = grouped_folds(labels, cohort.patients, n_folds, seed=seed)
+    ids = np.array(cohort.ids)
+    return Splits(tuple(tuple(sorted(ids[fold.test].tolist())) for fold in folds), seed)
+
+
+def write_splits(path: Path, splits: Splits) -> None:
+    """Keep splits as JSON, to be reused by every model that is compared."""
+    record = {"format": 1, "seed": splits.seed, "hash": splits.hash, "folds": splits.folds}
+    with writable(path):
+        write_text(path, json.dumps(record, indent=1))
+
+
+def read_splits(path: Path, cohort: Cohort) -> Splits:
+    """Read splits and hold them against the cohort.
+
+    A file made elsewhere needs ``folds`` only, a list of lists of slide ids.
+
+    Raises
+    ------
+    MissingFile, CohortError
+        No such file; no split file; altered since it was written; slides that the cohort does
+        not have, or has and the file has not, or that are in two folds.
+    LeakError
+        A patient is in two folds.
+    """
+    if not path.is_file():
+        raise MissingFile("no such split file", where=path, remedy="Check the path")
+    try:
+        record: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        folds = tuple(tuple(str(name) for name in fold) for fold in record["folds"])
+        splits = Splits(folds, record.get("seed"))
+        stated = record.get("hash", splits.hash)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CohortError(
+            f"not a split file ({error})", where=path, remedy="Delete it to draw new folds"
+        ) from error
+    if stated != splits.hash:
+        raise CohortError(
+            "the folds were altered after they were written",
+            where=path,
+            remedy="Delete the line hash if that was meant",
+        )
+    _check_splits(splits, cohort, path)
+    return splits
+
+
+def _check_splits(splits: Splits, cohort: Cohort, path: Path) -> None:
+    times = Counter(name for fold in splits.folds for name in fold)
+    complaints = {
+        "in two folds": [name for name, n in times.items() if n > 1],
+        "not in the cohort": sorted(set(times) - set(cohort.ids)),
+        "in no fold": sorted(set(cohort.ids) - set(times)),
+    }
+    for complaint, names in complaints.items():
+        if names:
+            raise CohortError(
+                f"{len(names)} slides are {complaint}: {some(names)}",
+                where=path,
+                remedy=f"Draw new folds for {cohort.source}, or mend the file",
+            )
+    if len(splits.folds) < 2 or not all(splits.folds):
+        raise CohortError("at least two folds with slides are needed", where=path)
+    homes: defaultdict[str, set[int]] = defaultdict(set)
+    for k, fold in enumerate(splits.rows(cohort)):
+        for patient in cohort.patients[fold.test].tolist():
+            homes[patient].add(k)
+    torn = [patient for patient, found in homes.items() if len(found) > 1]
+    if torn:
+        raise LeakError(
+            f"{len(torn)} patients are in more than one fold: {some(torn)}",
+            where=path,
+            remedy="Keep all slides of a patient in one fold",
+        )
