@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..storage.commit import file_identity, new_product, product_key, require_commit
 from ..storage.errors import BadProduct, NoTissue
 from .grid import without_mpp
+from .quality import ink_pixels
 from .slides.base import Pixels, Slide
 from .tiles import read_overview
 
@@ -129,7 +130,7 @@ def label_tissue(image: Pixels, *, mpp: float) -> NDArray[np.uint8]:
     import cv2
 
     hsv = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), np.uint8)
-    ink = _find_ink(hsv, mpp)
+    ink = _find_ink(image, mpp)
     smooth = np.asarray(cv2.GaussianBlur(hsv[..., 1], (0, 0), _SMOOTH_UM / mpp), np.uint8)
     stained = _above_otsu(smooth, ~ink)
     stained = _closed(stained, _GAP_UM / mpp)
@@ -140,13 +141,9 @@ def label_tissue(image: Pixels, *, mpp: float) -> NDArray[np.uint8]:
     return labels
 
 
-def _find_ink(hsv: Pixels, mpp: float) -> NDArray[np.bool_]:
-    """Strokes of green, blue and black pens; hue in OpenCV's half degrees."""
-    hue, saturation, value = hsv[..., 0], hsv[..., 1], hsv[..., 2]
-    green = (hue > 35) & (hue <= 95) & (saturation > 60)
-    blue = (hue > 95) & (hue < 118) & (saturation > 140)
-    black = value < 70
-    ink = _without_specks(green | blue | black, _SMALLEST_INK_UM2 / mpp**2)
+def _find_ink(image: Pixels, mpp: float) -> NDArray[np.bool_]:
+    """Pen strokes with a margin; flecks of their colour are no strokes."""
+    ink = _without_specks(ink_pixels(image), _SMALLEST_INK_UM2 / mpp**2)
     return _dilated(ink, _INK_MARGIN_UM / mpp) if ink.any() else ink
 
 
