@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import get_array, put_array
 from .commit import new_product, require_commit, writable, write_bytes
 from .errors import BadConnectome, BadProduct, MissingFile, UnreadableFile
 
@@ -207,6 +208,7 @@ def write_connectomes(
         "measure": cohort.measure,
         "modality": cohort.modality,
         "directed": cohort.directed,
+        "has_centroids": cohort.centroids_mm is not None,
     }
     s, r = cohort.adjacency.shape[:2]
     facts = {**(about or {}), "measure": cohort.measure, "modality": cohort.modality}
@@ -214,14 +216,10 @@ def write_connectomes(
     with new_product(path, kind=KIND, key=key, about=facts, overwrite=overwrite) as folder:
         group = zarr.open_group(folder, mode="w", zarr_format=3, attributes={"microtome": names})
         rows = max(1, min(s, _CHUNK_BYTES // (r * r * 8)))
-        _put(group, "adjacency", cohort.adjacency, (rows, r, r))
+        put_array(group, "adjacency", np.asarray(cohort.adjacency, np.float64), (rows, r, r))
         if cohort.centroids_mm is not None:
-            _put(group, "centroids_mm", cohort.centroids_mm, (r, 3))
-
-
-def _put(group: Any, name: str, data: Array, chunks: tuple[int, ...]) -> None:
-    array = group.create_array(name, shape=data.shape, dtype="float64", chunks=chunks)
-    array[...] = data
+            centroids = np.asarray(cohort.centroids_mm, np.float64)
+            put_array(group, "centroids_mm", centroids, (r, 3))
 
 
 def read_connectomes(path: str | Path) -> ConnectomeCohort:
@@ -239,17 +237,16 @@ def read_connectomes(path: str | Path) -> ConnectomeCohort:
     try:
         group: Any = zarr.open_group(path, mode="r")
         names = group.attrs["microtome"]
-        centroids = group["centroids_mm"][...] if "centroids_mm" in group else None
         return ConnectomeCohort(
-            np.asarray(group["adjacency"][...], np.float64),
+            get_array(group, "adjacency"),
             tuple(names["subjects"]),
             tuple(names["regions"]),
             names["measure"],
             names["modality"],
-            None if centroids is None else np.asarray(centroids, np.float64),
+            get_array(group, "centroids_mm") if names["has_centroids"] else None,
             names["directed"],
         )
-    except (KeyError, ValueError, OSError, BadConnectome) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError, BadConnectome) as error:
         raise BadProduct(
             f"the connectomes are damaged ({error})",
             where=path,

@@ -127,6 +127,19 @@ def test_a_damaged_or_missing_cohort_is_a_named_error(tmp_path):
         read_connectomes(path)
 
 
+@pytest.mark.parametrize("what", ["lost", "changed"])
+def test_a_chunk_that_is_lost_or_changed_is_noticed(tmp_path, what):
+    path = tmp_path / "a.connectomes.zarr"
+    write_connectomes(path, cohort(adjacency=np.zeros((2, 3, 3))), key="k")
+    chunk = path / "adjacency" / "c" / "0" / "0" / "0"
+    if what == "lost":
+        chunk.unlink()
+    else:
+        chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
+    with pytest.raises(BadProduct, match="damaged"):
+        read_connectomes(path)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".npy"])
 def test_an_adjacency_travels_exactly(tmp_path, suffix):
     one = cohort()[1]
