@@ -1,0 +1,252 @@
+"""From the files of a subject, or the table of a group, to connectomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ..engine.volumes import Volume, open_volume
+from ..storage.connectomes import Connectome
+from ..storage.errors import BadConnectome, BadSeries, CohortError, InputError
+from .functional import MIN_TIMEPOINTS, Method, functional_connectome
+from .matrices import Array, without_diagonal
+from .metabolic import jsse, metabolic_covariance
+from .regions import LabelAtlas, Parcellation, SphereAtlas, lay_over
+from .scans import read_atlas, read_coordinates, region_samples, region_series
+from .structural import distribution_similarity, group_covariance, morphometric_similarity
+from .tables import RegionTable, Rows, read_centroids, read_names, read_series
+
+GROUP = "group"
+"""Subject of a network that a whole group makes."""
+
+_SUFFIXES = (".gz", ".nii", ".csv", ".tsv", ".txt", ".1D", ".npy", ".mat", ".hdr")
+
+
+@dataclass(frozen=True)
+class SeriesRecipe:
+    """How the time series of a subject become a network.
+
+    Attributes
+    ----------
+    method, fisher, min_timepoints
+        See :func:`.functional.functional_connectome`.
+    rows, key
+        See :func:`.tables.read_series`.
+    detrend
+        Take a straight line out of each series first.
+    regions, centroids
+        Files with the names of the regions and their positions; else they are numbered.
+    """
+
+    method: Method = "pearson"
+    fisher: bool = False
+    min_timepoints: int = MIN_TIMEPOINTS
+    detrend: bool = False
+    rows: Rows | None = None
+    key: str | None = None
+    regions: Path | None = None
+    centroids: Path | None = None
+
+
+@dataclass(frozen=True)
+class AtlasRecipe:
+    """Which regions a scan is divided into.
+
+    Attributes
+    ----------
+    atlas, names
+        See :func:`.scans.read_atlas`.
+    coordinates, radius_mm
+        See :func:`.scans.read_coordinates`; instead of ``atlas``.
+    resample
+        See :func:`.regions.lay_over`.
+    leave_out
+        Names of regions that are not wanted: outside the scan, or no tissue.
+    """
+
+    atlas: Path | None = None
+    names: Path | None = None
+    coordinates: Path | None = None
+    radius_mm: float = 5.0
+    resample: bool = False
+    leave_out: tuple[str, ...] = ()
+
+    def read(self) -> LabelAtlas | SphereAtlas:
+        """Read the atlas or the coordinates.
+
+        Raises
+        ------
+        CohortError
+            Neither or both are given.
+        """
+        if self.atlas is not None and self.coordinates is None:
+            return read_atlas(self.atlas, self.names).without(self.leave_out)
+        if self.coordinates is not None and self.atlas is None:
+            atlas = read_coordinates(self.coordinates, radius_mm=self.radius_mm)
+            return atlas.without(self.leave_out)
+        raise CohortError(
+            "a scan needs regions, from one source",
+            remedy="Pass --atlas with a label image, or --coordinates with a table",
+        )
+
+
+def subject_of(path: Path) -> str:
+    """Identity of the subject that a file is of: its name without endings."""
+    name = path.name
+    while (suffix := Path(name).suffix) in _SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name
+
+
+def from_series(path: Path, recipe: SeriesRecipe) -> Connectome:
+    """Functional network of one subject from a file of regional time series."""
+    with _blaming(path):
+        series = read_series(path, rows=recipe.rows, key=recipe.key)
+        return _functional(series, recipe, subject_of(path), *_labels(recipe, series.shape[1]))
+
+
+def from_bold(path: Path, regions: AtlasRecipe, recipe: SeriesRecipe) -> Connectome:
+    """Functional network of one subject from a scan with a time axis."""
+    with _blaming(path):
+        volume = open_volume(path)
+        parcellation = _laid(regions, volume)
+        series = region_series(volume, parcellation)
+        return _functional(
+            series, recipe, subject_of(path), parcellation.names, parcellation.centroids_mm
+        )
+
+
+def from_distributions(
+    path: Path, regions: AtlasRecipe, *, method: Literal["jsse", "jsd"]
+) -> Connectome:
+    """Network of one subject from the distributions of voxel values in the regions of a volume.
+
+    ``jsse`` of the uptake of PET, ``jsd`` of the intensities of structural MRI.
+    """
+    with _blaming(path):
+        volume = open_volume(path)
+        parcellation = _laid(regions, volume)
+        samples = region_samples(volume, parcellation)
+        even = [n for n, s in zip(parcellation.names, samples, strict=True) if np.ptp(s) == 0]
+        if even:
+            raise BadSeries(
+                f"all voxels are equal in {len(even)} regions: {', '.join(even[:5])}",
+                remedy="Leave them out with --leave-out",
+            )
+        matrix = jsse(samples) if method == "jsse" else distribution_similarity(samples)
+    return Connectome(
+        without_diagonal(matrix),
+        parcellation.names,
+        method,
+        "PET" if method == "jsse" else "sMRI",
+        subject_of(path),
+        parcellation.centroids_mm,
+    )
+
+
+def from_group(
+    table: RegionTable,
+    *,
+    modality: str = "sMRI",
+    reference: Sequence[int] | None = None,
+    centroids_mm: Array | None = None,
+) -> Connectome:
+    """One network of a whole group: correlation of regional values over subjects.
+
+    Parameters
+    ----------
+    reference
+        For uptake: regions to divide by first; see :func:`.metabolic.metabolic_covariance`.
+    """
+    matrix = (
+        group_covariance(table.values)
+        if reference is None
+        else metabolic_covariance(table.values, reference=reference)
+    )
+    return Connectome(
+        without_diagonal(matrix),
+        table.regions,
+        "group-covariance",
+        modality,
+        GROUP,
+        _fitting(centroids_mm, len(table.regions)),
+    )
+
+
+def from_morphometry(
+    tables: dict[str, RegionTable], subject: str, *, centroids_mm: Array | None = None
+) -> Connectome:
+    """Morphometric similarity network of one subject of FreeSurfer's tables."""
+    first = next(iter(tables.values()))
+    row = first.subjects.index(subject)
+    features = np.stack([table.values[row] for table in tables.values()], axis=1)
+    return Connectome(
+        without_diagonal(morphometric_similarity(features)),
+        first.regions,
+        "msn",
+        "sMRI",
+        subject,
+        _fitting(centroids_mm, len(first.regions)),
+    )
+
+
+def _functional(
+    series: Array,
+    recipe: SeriesRecipe,
+    subject: str,
+    regions: Sequence[str],
+    centroids_mm: Array | None,
+) -> Connectome:
+    if recipe.detrend and np.isfinite(series).all() and len(series) > 1:
+        from scipy.signal import detrend
+
+        series = detrend(series, axis=0) + series.mean(axis=0)
+    return functional_connectome(
+        series,
+        regions,
+        subject=subject,
+        method=recipe.method,
+        fisher=recipe.fisher,
+        centroids_mm=centroids_mm,
+        min_timepoints=recipe.min_timepoints,
+    )
+
+
+def _labels(recipe: SeriesRecipe, n: int) -> tuple[tuple[str, ...], Array | None]:
+    if recipe.regions is None:
+        names = tuple(f"region-{i + 1:03d}" for i in range(n))
+    else:
+        names = read_names(recipe.regions)
+    if len(names) != n:
+        raise BadConnectome(
+            f"{len(names)} names do not fit {n} regions",
+            where=recipe.regions,
+            remedy="Check --rows, or the list of names",
+        )
+    centroids = None if recipe.centroids is None else read_centroids(recipe.centroids)
+    return names, _fitting(centroids, n)
+
+
+def _fitting(centroids_mm: Array | None, n: int) -> Array | None:
+    if centroids_mm is not None and len(centroids_mm) != n:
+        raise BadConnectome(f"{len(centroids_mm)} centroids do not fit {n} regions")
+    return centroids_mm
+
+
+def _laid(regions: AtlasRecipe, volume: Volume) -> Parcellation:
+    return lay_over(regions.read(), volume.shape[-3:], volume.affine, resample=regions.resample)
+
+
+@contextmanager
+def _blaming(path: Path) -> Iterator[None]:
+    """Let an error that does not say which file it concerns name this one."""
+    try:
+        yield
+    except InputError as error:
+        error.where = error.where or str(path)
+        raise
