@@ -8,9 +8,19 @@ from .base import Encoder, Features, Tiles
 from .stain_texture import StainTexture
 from .torch_encoder import Precision, load_torch_encoder
 
-__all__ = ["DEFAULT", "Encoder", "Features", "Precision", "Tiles", "load_encoder"]
+__all__ = ["DEFAULT", "ENCODERS", "Encoder", "Features", "Precision", "Tiles", "load_encoder"]
 
 DEFAULT = StainTexture.name
+
+ENCODERS = {
+    DEFAULT: "stain-separated colour, texture and nuclear statistics; no weights",
+    "timm:NAME": "any timm model, untrained with a fixed seed: a control",
+    "timm:NAME:pretrained": "the same with timm's own weights, which timm downloads",
+    "timm:NAME:FILE.safetensors": "the same with weights from a file",
+    "FILE.pt": "a TorchScript module; --tile-px and --mpp say what it was made for",
+    "package.module:factory": "a torch.nn.Module of your own code",
+}
+"""What :func:`load_encoder` takes, and what it is."""
 
 
 def load_encoder(

@@ -1,0 +1,360 @@
+"""Slides to bags: tissue, tiles, quality and features, one slide at a time or a whole cohort."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..engine.grid import TileGrid, tissue_fraction
+from ..engine.quality import tile_quality
+from ..engine.schedule import Outcome, Skipped, run_items
+from ..engine.slides import Bounds, Slide, open_slide
+from ..engine.tiles import read_tile
+from ..engine.tissue import VERSION as TISSUE_VERSION
+from ..engine.tissue import find_tissue
+from ..storage.bags import KIND, SUFFIX, Bag, write_bag
+from ..storage.commit import file_identity, is_done, product_key, require_commit
+from ..storage.errors import BadGeometry, NoTissue, UnreadableFile
+from ..storage.ledger import Ledger
+from .encoders import DEFAULT, Encoder, Precision, Tiles, load_encoder
+
+PIPELINE_VERSION = 1
+"""Goes up with every change that alters the tiles or the quality columns of a bag."""
+
+_BATCH = 64
+_BATCHES_AHEAD = 2
+
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """What, besides the slide, decides a bag; small enough to travel between processes.
+
+    Attributes
+    ----------
+    encoder
+        As :func:`~microtome.tasks.encoders.load_encoder` takes it.
+    mpp, tile_px
+        In place of what the encoder asks for.
+    stride_px
+        Step between tiles at ``mpp``; by default tiles neither overlap nor leave gaps.
+    min_tissue
+        Tiles with less than this fraction of tissue are left out.
+    max_corrupt
+        A slide of whose tiles more than this fraction cannot be decoded is rejected.
+    precision, device
+        Of deep encoders.
+    """
+
+    encoder: str = DEFAULT
+    mpp: float | None = None
+    tile_px: int | None = None
+    stride_px: int | None = None
+    min_tissue: float = 0.5
+    max_corrupt: float = 0.02
+    precision: Precision = "fp32"
+    device: str = "cpu"
+
+    def load(self) -> Encoder:
+        """Load the encoder; the same one each time within a process."""
+        return _load(self.encoder, self.device, self.mpp, self.tile_px, self.precision)
+
+
+@lru_cache(maxsize=1)
+def _load(
+    spec: str, device: str, mpp: float | None, tile_px: int | None, precision: Precision
+) -> Encoder:
+    return load_encoder(spec, device, mpp=mpp, tile_px=tile_px, precision=precision)
+
+
+@dataclass(frozen=True)
+class SlideItem:
+    """One slide to encode.
+
+    Attributes
+    ----------
+    id
+        Names the bag.
+    path
+        The slide file.
+    mpp
+        Micrometres per level-0 pixel, where the file states none or a wrong one.
+    """
+
+    id: str
+    path: Path
+    mpp: float | None = None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A bag that was made, or was there."""
+
+    path: Path
+    tiles: int
+    dim: int
+    corrupt_tiles: int
+
+
+def encode(
+    slide: Slide,
+    grid: TileGrid,
+    encoder: Encoder | str = DEFAULT,
+    *,
+    id: str | None = None,  # noqa: A002 - the bag's own word
+    quality: Mapping[str, NDArray[np.float32]] | None = None,
+    max_corrupt: float = 0.02,
+) -> Bag:
+    """Encode the tiles of a grid.
+
+    One thread reads ahead while this one encodes. Rows are in grid order and depend on the
+    pixels alone, however many threads or processes there are.
+
+    Parameters
+    ----------
+    slide
+        An opened slide.
+    grid
+        Tiles of the encoder's size at its mpp; usually only those on tissue.
+    encoder
+        An encoder or its name.
+    id
+        Identity of the slide; the file's stem by default.
+    quality
+        Further columns, float32 [n] each, that are known of the tiles already.
+    max_corrupt
+        Tiles that cannot be decoded are left out and counted; where they are more than this
+        fraction of all, the slide is refused.
+
+    Returns
+    -------
+    Bag
+        With the quality columns of :func:`~microtome.engine.quality.tile_quality` and those given.
+
+    Raises
+    ------
+    BadGeometry
+        The grid is empty, or its tiles are not those that the encoder takes.
+    UnreadableFile
+        Too many tiles cannot be decoded.
+
+    Examples
+    --------
+    >>> with open_slide("case-17.svs") as slide:  # doctest: +SKIP
+    ...     grid = TileGrid.over(slide.info, tile_px=256, mpp=0.5)
+    ...     bag = encode(slide, grid, "stain-texture")
+    """
+    if isinstance(encoder, str):
+        encoder = load_encoder(encoder)
+    _check_fit(slide, grid, encoder)
+    reader = _Reader(slide, grid, int(max_corrupt * len(grid)))
+    fitted = encoder.for_slide(reader.sample(encoder.sample_tiles))
+    features = np.empty((len(grid), encoder.dim), np.float32)
+    columns: dict[str, NDArray[np.float32]] = {}
+    is_read = np.zeros(len(grid), np.bool_)
+    for indices, tiles in reader.batches():
+        is_read[indices] = True
+        features[indices] = fitted.encode(tiles)
+        for name, values in tile_quality(tiles).items():
+            columns.setdefault(name, np.empty(len(grid), np.float32))[indices] = values
+    columns |= quality or {}
+    info = slide.info
+    assert info.mpp is not None
+    return Bag(
+        id=info.path.stem if id is None else id,
+        features=features[is_read],
+        coords_px=grid.coords_px[is_read],
+        footprint_px=grid.footprint_px,
+        slide_px=(info.height_px, info.width_px),
+        bounds_px=None if info.bounds is None else _box(info.bounds),
+        mpp=grid.mpp,
+        slide_mpp=info.mpp,
+        tile_px=grid.tile_px,
+        encoder=f"{encoder.name}@{encoder.version}",
+        feature_names=encoder.feature_names,
+        quality={name: column[is_read] for name, column in columns.items()},
+        source=str(info.path),
+        corrupt_tiles=int((~is_read).sum()),
+    )
+
+
+def _check_fit(slide: Slide, grid: TileGrid, encoder: Encoder) -> None:
+    if not len(grid):
+        raise BadGeometry(
+            f"not one tile of {grid.tile_px} px at {grid.mpp:.4g} µm/px lies on the slide",
+            where=slide.info.path,
+            remedy="Ask for smaller tiles with --tile-px",
+        )
+    if grid.tile_px != encoder.tile_px or not np.isclose(grid.mpp, encoder.mpp, rtol=1e-3):
+        raise BadGeometry(
+            f"{encoder.name} takes {encoder.tile_px} px at {encoder.mpp:.4g} µm/px, the grid has "
+            f"{grid.tile_px} px at {grid.mpp:.4g} µm/px; tiles are never resized",
+            where=slide.info.path,
+            remedy="Lay the grid with the encoder's tile_px and mpp",
+        )
+
+
+def _box(bounds: Bounds) -> tuple[int, int, int, int]:
+    return bounds.y_px, bounds.x_px, bounds.height_px, bounds.width_px
+
+
+class _Reader:
+    """Tiles of a grid, decoded ahead by one thread; those that cannot be are left out."""
+
+    def __init__(self, slide: Slide, grid: TileGrid, allowed_corrupt: int) -> None:
+        self._slide, self._grid, self._allowed = slide, grid, allowed_corrupt
+
+    def sample(self, count: int) -> Tiles:
+        """Up to ``count`` tiles, evenly spread over the grid."""
+        chosen = np.linspace(0, len(self._grid) - 1, min(count, len(self._grid)))
+        return self._decode(np.unique(chosen.astype(np.intp)))[1]
+
+    def batches(self) -> Iterator[tuple[Indices, Tiles]]:
+        """All tiles in grid order; raises once too many could not be decoded."""
+        n, corrupt = len(self._grid), 0
+        for wanted, indices, tiles in self._ahead():
+            corrupt += len(wanted) - len(indices)
+            if corrupt > self._allowed:
+                raise UnreadableFile(
+                    f"at least {corrupt} of {n} tiles cannot be decoded",
+                    where=self._slide.info.path,
+                    remedy="Copy the slide again, or allow more with --max-corrupt",
+                )
+            if len(indices):
+                yield indices, tiles
+
+    def _ahead(self) -> Iterator[tuple[Indices, Indices, Tiles]]:
+        n = len(self._grid)
+        chunks = (np.arange(i, min(i + _BATCH, n), dtype=np.intp) for i in range(0, n, _BATCH))
+        with ThreadPoolExecutor(max_workers=1) as thread:
+            ahead: deque[tuple[Indices, Future[tuple[Indices, Tiles]]]] = deque()
+            while True:
+                for chunk in islice(chunks, 1 + _BATCHES_AHEAD - len(ahead)):
+                    ahead.append((chunk, thread.submit(self._decode, chunk)))
+                if not ahead:
+                    return
+                wanted, future = ahead.popleft()
+                yield wanted, *future.result()
+
+    def _decode(self, indices: Indices) -> tuple[Indices, Tiles]:
+        px = self._grid.tile_px
+        tiles = np.empty((len(indices), px, px, 3), np.uint8)
+        is_read = np.zeros(len(indices), np.bool_)
+        for row, index in enumerate(indices.tolist()):
+            try:
+                tiles[row] = read_tile(self._slide, self._grid, index)
+            except UnreadableFile:
+                continue
+            is_read[row] = True
+        return indices[is_read], tiles[is_read]
+
+
+def encode_slide(
+    item: SlideItem,
+    *,
+    out: Path,
+    options: EncodeOptions | None = None,
+    overwrite: bool = False,
+) -> Encoded | Skipped[Encoded]:
+    """Encode one slide file to ``<out>/<id>.bag.zarr``.
+
+    Nothing is done where the bag is there already, made from the same pixels with the same
+    options.
+
+    Raises
+    ------
+    StaleProduct
+        A bag made otherwise is there and ``overwrite`` is false.
+    NoResolution, BadResolution, BadGeometry, NoTissue, UnreadableFile, MissingFile
+        The slide cannot be encoded.
+    """
+    options = options or EncodeOptions()
+    encoder = options.load()
+    bag_path = out / f"{item.id}{SUFFIX}"
+    key = _key(item, options, encoder)
+    if is_done(bag_path, kind=KIND, key=key, overwrite=overwrite):
+        about = require_commit(bag_path, KIND).about
+        return Skipped(
+            Encoded(bag_path, about["instances"], about["features"], about["corrupt_tiles"])
+        )
+    with open_slide(item.path, mpp=item.mpp) as slide:
+        grid, tissue = _tissue_tiles(slide, encoder, options)
+        bag = encode(
+            slide,
+            grid,
+            encoder,
+            id=item.id,
+            quality={"tissue": tissue},
+            max_corrupt=options.max_corrupt,
+        )
+    write_bag(bag_path, bag, key=key, overwrite=overwrite)
+    return Encoded(bag_path, len(bag), encoder.dim, bag.corrupt_tiles)
+
+
+def _key(item: SlideItem, options: EncodeOptions, encoder: Encoder) -> str:
+    parameters = asdict(options)
+    del parameters["device"]
+    parameters |= {"encoder": f"{encoder.name}@{encoder.version}"}
+    parameters |= {"tile_px": encoder.tile_px, "mpp": encoder.mpp}
+    return product_key(
+        kind=KIND,
+        pipeline=PIPELINE_VERSION,
+        tissue=TISSUE_VERSION,
+        slide=file_identity(item.path),
+        slide_mpp=item.mpp,
+        **parameters,
+    )
+
+
+def _tissue_tiles(
+    slide: Slide, encoder: Encoder, options: EncodeOptions
+) -> tuple[TileGrid, NDArray[np.float32]]:
+    """The tiles that lie on tissue, and how far each does."""
+    info = slide.info
+    grid = TileGrid.over(
+        info, tile_px=encoder.tile_px, mpp=encoder.mpp, stride_px=options.stride_px
+    )
+    _check_fit(slide, grid, encoder)
+    mask = find_tissue(slide)
+    fraction = tissue_fraction(grid, mask.tissue, (info.height_px, info.width_px))
+    keep = fraction >= options.min_tissue
+    if not keep.any():
+        raise NoTissue(
+            f"no tile of {grid.tile_px} px has {options.min_tissue:.0%} tissue",
+            where=info.path,
+            remedy="Ask for less with --min-tissue, or for smaller tiles with --tile-px",
+        )
+    return grid.select(keep), fraction[keep]
+
+
+def encode_cohort(
+    items: Sequence[SlideItem],
+    *,
+    out: Path,
+    options: EncodeOptions | None = None,
+    overwrite: bool = False,
+    jobs: int = 1,
+    ledger: Ledger | None = None,
+    on_done: Callable[[Outcome[Encoded]], None] | None = None,
+) -> list[Outcome[Encoded]]:
+    """Encode many slides; one that cannot be does not stop the rest.
+
+    Returns
+    -------
+    list of Outcome
+        In the order of ``items``: ``done``, ``skipped``, ``rejected`` or ``failed``, with the
+        reason.
+    """
+    work = partial(encode_slide, out=out, options=options, overwrite=overwrite)
+    return run_items(
+        items, work, name=lambda item: item.id, jobs=jobs, ledger=ledger, on_done=on_done
+    )

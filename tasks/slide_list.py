@@ -1,0 +1,66 @@
+"""Which slides a user means: files, patterns, and cohort tables."""
+
+from __future__ import annotations
+
+import glob
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ..storage.errors import CohortError, MissingFile
+from .cohort import read_cohort
+from .encode import SlideItem
+
+_TABLES = (".csv", ".tsv", ".parquet")
+_MAGIC = frozenset("*?[")
+
+
+def list_slides(inputs: Sequence[str], *, mpp: float | None = None) -> list[SlideItem]:
+    """Slides to work on, in the order given.
+
+    Parameters
+    ----------
+    inputs
+        Slide files; folders of one DICOM slide each; patterns such as ``slides/*.svs``, sorted;
+        cohort tables (:func:`~microtome.tasks.cohort.read_cohort`). A file's id is its name
+        without the suffix.
+    mpp
+        Micrometres per level-0 pixel of all slides for which no table says it.
+
+    Raises
+    ------
+    MissingFile
+        No such table, or nothing matches a pattern.
+    CohortError
+        Two slides of one id, or a table that cannot be used.
+    """
+    items = [item for name in inputs for item in _slides_of(name, mpp)]
+    for identity, count in Counter(item.id for item in items).items():
+        if count > 1:
+            paths = ", ".join(str(item.path) for item in items if item.id == identity)
+            raise CohortError(
+                f"{count} slides have the id {identity!r}",
+                where=paths,
+                remedy="Give each its own id in a cohort table",
+            )
+    return items
+
+
+def _slides_of(name: str, mpp: float | None) -> Iterator[SlideItem]:
+    path = Path(name)
+    if path.suffix.lower() in _TABLES:
+        for case in read_cohort(path).cases:
+            assert case.path is not None
+            yield SlideItem(case.id, case.path, case.mpp or mpp)
+    elif path.exists() or not _MAGIC.intersection(name):
+        yield SlideItem(_stem(path), path, mpp)
+    else:
+        found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - absolute patterns too
+        if not found:
+            raise MissingFile("nothing matches this pattern", where=name, remedy="Check the path")
+        for match in found:
+            yield SlideItem(_stem(Path(match)), Path(match), mpp)
+
+
+def _stem(path: Path) -> str:
+    return path.absolute().stem.removesuffix(".ome")
