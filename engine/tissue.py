@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..storage.commit import file_identity, new_product, product_key, require_commit
+from ..storage.commit import file_identity, is_done, new_product, product_key, require_commit
 from ..storage.errors import BadProduct, NoTissue
+from ..storage.files import writable, write_bytes
 from .grid import without_mpp
 from .quality import ink_pixels
+from .schedule import Skipped
+from .slides import open_slide
 from .slides.base import Pixels, Slide
 from .tiles import read_overview
 
 BACKGROUND, TISSUE, ARTEFACT = 0, 1, 2
-KIND = "tissue"
+KIND = "tissue mask"
 SUFFIX = ".tissue.zarr"
 VERSION = 1
 """Goes up with every change that alters a mask."""
@@ -135,7 +138,7 @@ def label_tissue(image: Pixels, *, mpp: float) -> NDArray[np.uint8]:
     stained = _above_otsu(smooth, ~ink)
     stained = _closed(stained, _GAP_UM / mpp)
     stained = _without_specks(stained, _SMALLEST_UM2 / mpp**2)
-    stained = ~_without_specks(~stained, _SMALLEST_UM2 / mpp**2)
+    stained = _without_holes(stained, _SMALLEST_UM2 / mpp**2)
     labels = np.where(stained, TISSUE, BACKGROUND).astype(np.uint8)
     labels[ink] = ARTEFACT
     return labels
@@ -184,14 +187,27 @@ def _disk(radius_px: float) -> Pixels:
 
 
 def _without_specks(mask: NDArray[np.bool_], least_px: float) -> NDArray[np.bool_]:
-    """Drop connected pieces (8 neighbours) that are smaller than ``least_px`` pixels."""
+    """Drop connected pieces that are smaller than ``least_px`` pixels."""
+    pieces, areas = _pieces(mask)
+    return (mask & (areas >= least_px)[pieces]).astype(np.bool_)
+
+
+def _without_holes(mask: NDArray[np.bool_], least_px: float) -> NDArray[np.bool_]:
+    """Fill enclosed holes that are smaller than ``least_px`` pixels."""
+    pieces, areas = _pieces(~mask)
+    enclosed = areas < least_px
+    for edge in (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]):
+        enclosed[edge] = False
+    return (mask | enclosed[pieces]).astype(np.bool_)
+
+
+def _pieces(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Connected pieces (8 neighbours), 0 where the mask is false, and their areas in pixels."""
     import cv2
 
     found = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    pieces, areas = np.asarray(found[1]), np.asarray(found[2])[:, cv2.CC_STAT_AREA]
-    keep = areas >= least_px
-    keep[0] = False
-    return np.asarray(keep[pieces], bool)
+    areas = np.asarray(found[2], np.int64)[:, cv2.CC_STAT_AREA]
+    return np.asarray(found[1], np.int32), areas
 
 
 def tissue_key(slide: Slide, *, mpp: float = DEFAULT_MPP) -> str:
@@ -279,3 +295,64 @@ def read_tissue(path: str | Path) -> TissueMask:
         ) from error
     (down_y, down_x), (mpp_y, mpp_x) = about["downsample"], about["mpp"]
     return TissueMask(labels, (down_y, down_x), (mpp_y, mpp_x))
+
+
+@dataclass(frozen=True)
+class TissueMade:
+    """A mask that was made, or was there."""
+
+    path: Path
+    fraction: float
+    area_mm2: float
+
+
+def make_tissue(
+    slide_path: Path,
+    path: Path,
+    *,
+    mpp: float = DEFAULT_MPP,
+    slide_mpp: float | None = None,
+    overwrite: bool = False,
+) -> TissueMade | Skipped[TissueMade]:
+    """Make the mask of one slide file at ``path``, and beside it a picture of it, ``<path>.png``.
+
+    Nothing is done where the mask is there already, made from the same pixels.
+
+    Parameters
+    ----------
+    slide_mpp
+        Micrometres per level-0 pixel, where the file states none or a wrong one.
+
+    Raises
+    ------
+    StaleProduct
+        A mask made otherwise is there and ``overwrite`` is false.
+    NoResolution, NoTissue, UnreadableFile, MissingFile
+        The slide has no mask.
+    """
+    with open_slide(slide_path, mpp=slide_mpp) as slide:
+        key = tissue_key(slide, mpp=mpp)
+        if is_done(path, kind=KIND, key=key, overwrite=overwrite):
+            about = require_commit(path, KIND).about
+            return Skipped(TissueMade(path, about["fraction"], about["area_mm2"]))
+        mask = find_tissue(slide, mpp=mpp)
+        picture = tissue_picture(slide, mask)
+    # The product comes last: where it is, the picture is too.
+    with writable(path):
+        write_bytes(path.with_name(path.name + ".png"), picture)
+    write_tissue(path, mask, key=key, overwrite=overwrite)
+    return TissueMade(path, mask.fraction, mask.area_mm2)
+
+
+def tissue_picture(slide: Slide, mask: TissueMask, *, max_px: int = 1024) -> bytes:
+    """PNG of the slide with the outlines of tissue in green and of artefacts in red."""
+    import cv2
+
+    image, _ = read_overview(slide, max_px=max_px)
+    size = (image.shape[1], image.shape[0])
+    labels = cv2.resize(mask.labels, size, interpolation=cv2.INTER_NEAREST)
+    for label, colour in ((TISSUE, (0, 150, 60)), (ARTEFACT, (220, 40, 40))):
+        found = (labels == label).astype(np.uint8)
+        outlines, _ = cv2.findContours(found, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(image, outlines, -1, colour, 2)
+    return bytes(cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1])
