@@ -20,13 +20,20 @@ _CACHE_BYTES = 64 * 1024**2
 
 
 def is_ours(path: Path) -> bool:
-    """Whether OpenSlide recognises the file, or a file of the DICOM folder."""
+    """Whether OpenSlide recognises the file, or the folder holds whole-slide DICOM."""
+    if path.is_dir():
+        return bool(_wsi_series(path))
+    return _format(path) is not None
+
+
+def _format(path: Path) -> str | None:
     import openslide
 
     try:
-        return openslide.OpenSlide.detect_format(_entry(path)) is not None
-    except (MicrotomeError, openslide.OpenSlideError):
-        return False
+        found: str | None = openslide.OpenSlide.detect_format(path)
+    except openslide.OpenSlideError:
+        return None
+    return found
 
 
 class VendorSlide:
@@ -47,7 +54,8 @@ class VendorSlide:
         self._path = path
         self._file = _entry(path)
         self._handle: Any = None
-        if is_tiff(self._file) and not _is_ndpi(self._file):
+        # Past 4 GiB Hamamatsu's offsets are not a TIFF's.
+        if is_tiff(self._file) and _format(self._file) != "hamamatsu":
             require_whole_tiff(self._file)
         with self._translated("the slide cannot be opened"):
             handle = self._open()
@@ -108,6 +116,9 @@ class VendorSlide:
 
         try:
             yield
+        except MicrotomeError:
+            self.close()
+            raise
         except (openslide.OpenSlideError, OSError) as error:
             self.close()
             raise UnreadableFile(
@@ -115,16 +126,6 @@ class VendorSlide:
                 where=self._path,
                 remedy="Copy the file again from its source; if it is no better there, scan anew",
             ) from error
-
-
-def _is_ndpi(path: Path) -> bool:
-    """Whether Hamamatsu wrote the file: its offsets past 4 GiB are not a TIFF's."""
-    import openslide
-
-    try:
-        return openslide.OpenSlide.detect_format(path) == "hamamatsu"
-    except openslide.OpenSlideError:
-        return False
 
 
 def _over_white(rgba: NDArray[np.uint8]) -> Pixels:

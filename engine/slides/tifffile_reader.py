@@ -11,7 +11,7 @@ from typing import Self
 
 import numpy as np
 
-from ...storage.errors import UnreadableFile
+from ...storage.errors import MicrotomeError, UnreadableFile
 from . import resolution
 from .base import Bounds, Level, Pixels, SlideInfo, downsample, require_inside
 from .tiff_check import is_tiff
@@ -62,7 +62,11 @@ class TiffSlide:
         self._path = path
         self._tif, self._layout = open_tiff(path)
         self._tiles = TileCache(cache_bytes)
-        self._info = _describe(path, self._layout, mpp)
+        try:
+            self._info = _describe(path, self._layout, mpp)
+        except MicrotomeError:
+            self.close()
+            raise
 
     @property
     def info(self) -> SlideInfo:
