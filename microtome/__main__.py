@@ -7,6 +7,7 @@ import sys
 from types import TracebackType
 
 from .storage.errors import (
+    BadModel,
     CohortError,
     MicrotomeError,
     MissingFile,
@@ -16,7 +17,7 @@ from .storage.errors import (
 )
 
 WRONG_USE, ITEMS_FAILED = 2, 3
-_USER_CAN_MEND = (CohortError, MissingFile, OutputBusy, StaleProduct, UnwritableOutput)
+_USER_CAN_MEND = (BadModel, CohortError, MissingFile, OutputBusy, StaleProduct, UnwritableOutput)
 
 
 def main() -> None:
