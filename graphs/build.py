@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +17,7 @@ from .functional import MIN_TIMEPOINTS, Method, functional_connectome
 from .matrices import Array, without_diagonal
 from .metabolic import jsse, metabolic_covariance
 from .regions import LabelAtlas, Parcellation, SphereAtlas, lay_over
-from .scans import read_atlas, read_coordinates, region_samples, region_series
+from .scans import names_beside, read_atlas, read_coordinates, region_samples, region_series
 from .structural import distribution_similarity, group_covariance, morphometric_similarity
 from .tables import RegionTable, Rows, read_centroids, read_names, read_series
 
@@ -75,6 +75,12 @@ class AtlasRecipe:
     radius_mm: float = 5.0
     resample: bool = False
     leave_out: tuple[str, ...] = ()
+
+    def resolved(self) -> AtlasRecipe:
+        """The same, with the file of names that lies beside the atlas where none is given."""
+        if self.atlas is None or self.names is not None:
+            return self
+        return replace(self, names=names_beside(self.atlas))
 
     def read(self) -> LabelAtlas | SphereAtlas:
         """Read the atlas or the coordinates.
@@ -179,7 +185,7 @@ def from_group(
 
 
 def from_morphometry(
-    tables: dict[str, RegionTable], subject: str, *, centroids_mm: Array | None = None
+    tables: Mapping[str, RegionTable], subject: str, *, centroids_mm: Array | None = None
 ) -> Connectome:
     """Morphometric similarity network of one subject of FreeSurfer's tables."""
     first = next(iter(tables.values()))

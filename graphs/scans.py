@@ -49,7 +49,7 @@ def read_atlas(path: Path, names: Path | None = None) -> LabelAtlas:
             where=path,
             remedy="Give a label image, not a probability map or a scan",
         )
-    found = names or _beside(path)
+    found = names or names_beside(path)
     if found is None:
         named = {int(label): f"label-{label}" for label in np.unique(labels) if label}
     else:
@@ -59,7 +59,8 @@ def read_atlas(path: Path, names: Path | None = None) -> LabelAtlas:
     return LabelAtlas(labels, volume.affine, named)
 
 
-def _beside(path: Path) -> Path | None:
+def names_beside(path: Path) -> Path | None:
+    """The file of names that is called as the atlas is, if there is one."""
     stem = path.name.removesuffix(".gz").removesuffix(".nii")
     beside = (path.with_name(stem + suffix) for suffix in _NAME_FILES)
     return next((file for file in beside if file.is_file()), None)
