@@ -39,6 +39,9 @@ _DEPTH = {
 }  # fmt: skip
 
 
+_LINE_BYTES = 1 << 20
+
+
 @dataclass(frozen=True)
 class Problem:
     """One broken rule.
@@ -82,8 +85,21 @@ def read_features(path: str | Path) -> list[Any]:
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
-    """The top-level ``metadata`` of a file, in which ours state their frame; empty without one."""
-    found = _split(_load(Path(path)))[0].get("metadata")
+    """The top-level ``metadata`` of a file, in which ours state their frame; empty without one.
+
+    Raises
+    ------
+    MissingFile, EmptyFile, UnreadableFile
+    """
+    path = Path(path)
+    opened = gzip.open if path.name.lower().endswith(".gz") else open
+    try:
+        with opened(path, "rb") as file:
+            # Ours have it in the first line, before a million features.
+            document = json.loads(file.readline(_LINE_BYTES) + b"]}")
+    except (FileNotFoundError, gzip.BadGzipFile, EOFError, zlib.error, ValueError):
+        document = _load(path)
+    found = _split(document)[0].get("metadata")
     return found if isinstance(found, dict) else {}
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from numpy.typing import NDArray
 
 from ..engine.slides.base import Slide
 from ..storage.commit import writable, write_bytes
+from ..storage.errors import InputError, MissingFile, StaleProduct
 from ..storage.predictions import SlidePrediction
 from ..storage.qupath import MANY_OBJECTS, Export, Frame, PathClass, Tiles, write_tiles
+from ..storage.qupath_check import read_metadata
 from .overlay import Image, as_png, colour_table, colourise, with_colour_bar
-from .picture import MAX_PX, OPACITY, Layers, blend, canvas_for, layers, missing_slide
+from .picture import MAX_PX, OPACITY, Layers, blend, canvas_for, layers
 from .rasters import Outline, Tiled, rasterise
 
 
@@ -171,7 +174,7 @@ def make_heatmap(
         overlay=overlay,
         objects=export.objects,
         layers=layers(canvas, colours, truth),
-        notes=tuple(notes(export, prediction, slide)),
+        notes=tuple(notes(export)),
     )
 
 
@@ -181,11 +184,67 @@ def save_picture(path: Path, image: Image) -> None:
         write_bytes(path, as_png(image))
 
 
-def notes(export: Export, tiles: Tiled, slide: Slide | None) -> Iterator[str]:
+def notes(export: Export) -> Iterator[str]:
     """What the user should know of an export."""
-    if slide is None:
-        yield missing_slide(tiles.source)
     if export.outside:
         yield f"{export.outside} tiles lie outside the image as QuPath shows it and were left out"
     if export.objects > MANY_OBJECTS:
         yield f"{export.objects:,} tiles: QuPath needs minutes and over 4 GB of heap to open them"
+
+
+def draw_heatmap(
+    prediction: SlidePrediction,
+    out: Path,
+    *,
+    overlay: bool = True,
+    overwrite: bool = False,
+    **options: Any,
+) -> HeatmapProducts:
+    """As :func:`make_heatmap`, with the slide opened from where it was encoded.
+
+    Where the slide is gone or cannot be read the GeoJSON is still written, and a note says that
+    the overlay was left out.
+
+    Parameters
+    ----------
+    overlay
+        False leaves the slide alone.
+    overwrite
+        Replace a heatmap of another model.
+
+    Raises
+    ------
+    StaleProduct
+        A heatmap of another model is there and ``overwrite`` is false.
+    """
+    if not overwrite:
+        _refuse_other(out / f"{prediction.id}.geojson.gz", prediction)
+    with ExitStack() as opened:
+        slide, missing = None, ""
+        if overlay:
+            try:
+                slide = opened.enter_context(_open_source(prediction))
+            except InputError as error:
+                missing = f"{error.what}, so the overlay was left out; the GeoJSON is complete"
+        made = make_heatmap(prediction, out, slide=slide, **options)
+    return replace(made, notes=(missing, *made.notes) if missing else made.notes)
+
+
+def _open_source(prediction: SlidePrediction) -> Slide:
+    from ..engine.slides import open_slide
+
+    if not prediction.source:
+        raise MissingFile("the bag does not say which file it was made from")
+    return open_slide(prediction.source)
+
+
+def _refuse_other(path: Path, prediction: SlidePrediction) -> None:
+    if not path.exists():
+        return
+    about = read_metadata(path)
+    if (about.get("slide"), about.get("model")) != (prediction.id, prediction.model):
+        raise StaleProduct(
+            "a heatmap of another model is here",
+            where=path,
+            remedy="Choose another --out, or pass --overwrite to replace it",
+        )

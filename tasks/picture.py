@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -122,12 +121,6 @@ def _require_size(slide: Slide, tiles: Tiled) -> None:
             where=slide.info.path,
             remedy="Encode this slide again, or put back the one that was encoded",
         )
-
-
-def missing_slide(source: str) -> str:
-    """What to tell the user whose picture was left out."""
-    name = Path(source).name or "the slide"
-    return f"{name} could not be read, so the overlay was left out; the GeoJSON is complete"
 
 
 def _shown(canvas: Canvas, image: Image) -> Image:

@@ -18,11 +18,11 @@ from sklearn.metrics import adjusted_rand_score
 
 from microtome.engine.slides import open_slide
 from microtome.storage.bags import Bag
-from microtome.storage.errors import BadGeometry
+from microtome.storage.errors import BadGeometry, StaleProduct
 from microtome.storage.predictions import SlidePrediction
 from microtome.storage.qupath_check import check_geojson, read_features, read_metadata
 from microtome.tasks.cluster import cluster_map, cluster_tiles
-from microtome.tasks.heatmap import make_heatmap, measurements, rank
+from microtome.tasks.heatmap import draw_heatmap, make_heatmap, measurements, rank
 from microtome.tasks.overlay import DISTINCT, colour_table, colourise, lay_over
 from microtome.tasks.rasters import rasterise
 
@@ -239,15 +239,36 @@ def test_the_truth_is_drawn_where_it_is(tmp_path, slide_path):
 
 
 def test_without_the_slide_the_geojson_is_whole_and_the_user_is_told(tmp_path):
-    made = make_heatmap(hot_prediction(), tmp_path)
+    made = draw_heatmap(hot_prediction(source=str(tmp_path / "gone.svs")), tmp_path / "out")
     assert made.overlay is None
     assert made.layers.slide_jpeg is None
     assert check_geojson(made.geojson) == []
     assert any("overlay was left out" in note for note in made.notes)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["case-1.geojson.gz"]
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["case-1.geojson.gz"]
     layer = np.asarray(Image.open(io.BytesIO(made.layers.values_png)))
     assert layer.shape == (*made.layers.size_px, 4)
     assert (layer[HOT[0] * 133 + 40, HOT[1] * 133 + 40] == [*colour_table()[255], 255]).all()
+
+
+def test_the_slide_is_found_where_it_was_encoded(tmp_path, slide_path):
+    prediction = hot_prediction(source=str(slide_path))
+    assert draw_heatmap(prediction, tmp_path / "a").overlay.is_file()
+    without = draw_heatmap(prediction, tmp_path / "b", overlay=False)
+    assert (without.overlay, without.notes) == (None, ())
+    unnamed = draw_heatmap(hot_prediction(source=""), tmp_path / "c")
+    assert "overlay was left out" in unnamed.notes[0]
+
+
+def test_a_heatmap_of_another_model_is_not_replaced_unasked(tmp_path):
+    first = draw_heatmap(hot_prediction(), tmp_path, overlay=False)
+    before = first.geojson.read_bytes()
+    draw_heatmap(hot_prediction(), tmp_path, overlay=False)
+    assert first.geojson.read_bytes() == before
+    with pytest.raises(StaleProduct):
+        draw_heatmap(hot_prediction(model="other"), tmp_path, overlay=False)
+    assert first.geojson.read_bytes() == before
+    draw_heatmap(hot_prediction(model="other"), tmp_path, overlay=False, overwrite=True)
+    assert read_metadata(first.geojson)["model"] == "other"
 
 
 def test_a_slide_of_another_size_is_refused(tmp_path, slide_path):
