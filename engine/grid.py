@@ -148,7 +148,7 @@ def _covered(info: SlideInfo, level: Level, within_bounds: bool) -> Bounds:
 
 def without_mpp(info: SlideInfo) -> BadResolution | NoResolution:
     """The error for a slide whose pixel size is unknown: not stated, or not to be believed."""
-    remedy = "Pass --mpp with the scanner's value, or a column mpp in the cohort table"
+    remedy = "Pass --slide-mpp with the scanner's value, or a column mpp in the cohort table"
     if info.mpp_refused:
         return BadResolution("; ".join(info.mpp_refused), where=info.path, remedy=remedy)
     return NoResolution(

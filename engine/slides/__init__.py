@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ...storage.errors import UnreadableFile
 from .base import Bounds, Level, Pixels, Slide, SlideInfo
 from .registry import find_reader
 
@@ -41,4 +42,9 @@ def open_slide(path: str | Path, *, mpp: float | None = None, reader: str | None
     ((0.499, 0.499), (256, 256, 3))
     """
     path = Path(path)
-    return find_reader(path, reader).open(path, mpp)
+    try:
+        return find_reader(path, reader).open(path, mpp)
+    except PermissionError as error:
+        raise UnreadableFile(
+            "the file may not be read", where=error.filename or path, remedy="Mend its permissions"
+        ) from error

@@ -82,7 +82,7 @@ def resolve(statements: Iterable[Statement], override: float | None = None) -> R
     if override is not None:
         if fault := _fault((override, override)):
             raise BadResolution(
-                f"--mpp {override:g} cannot be a pixel size: {fault}",
+                f"{override:g} µm cannot be a pixel size: {fault}",
                 remedy="Give micrometres per pixel at level 0, such as 0.25",
             )
         return Resolution((float(override), float(override)), "--mpp")

@@ -27,11 +27,12 @@ _FAR = np.uint64(2**60)
 
 
 def is_tiff(path: Path) -> bool:
-    """Whether a file begins as TIFF or BigTIFF does."""
+    """Whether a file begins as TIFF or BigTIFF does, and is not DICOM with such a preamble."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return file.read(4) in MAGIC
+        head = file.read(132)
+    return head[:4] in MAGIC and head[128:] != b"DICM"
 
 
 def require_whole_tiff(path: Path) -> None:

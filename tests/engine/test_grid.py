@@ -192,7 +192,7 @@ def test_a_slide_is_never_enlarged():
 
 
 def test_without_a_resolution_there_is_no_grid():
-    with pytest.raises(NoResolution, match="--mpp"):
+    with pytest.raises(NoResolution, match="--slide-mpp"):
         TileGrid.over(slide([(999, 999)], mpp=None), tile_px=256, mpp=0.5)
     with pytest.raises(BadResolution, match="72 dpi"):
         TileGrid.over(slide([(999, 999)], mpp=None, refused=("72 dpi",)), tile_px=256, mpp=0.5)

@@ -471,6 +471,14 @@ class TestRegistry:
         for file, backend in [(SVS, "tifffile"), (OME, "tifffile"), (DICOM, "openslide")]:
             assert registry.find_reader(shared_data / file).name == backend
 
+    def test_dicom_with_a_tiffs_preamble_is_dicom(self, shared_data, tmp_path):
+        data = (shared_data / DICOM / "level0.dcm").read_bytes()
+        path = tmp_path / "both.dcm"
+        path.write_bytes(b"II*\0" + data[4:])
+        with open_slide(path) as slide, open_slide(shared_data / SVS) as svs:
+            assert slide.info.vendor == "dicom"
+            np.testing.assert_array_equal(whole(slide), whole(svs))
+
     def test_content_decides_not_the_name(self, shared_data, tmp_path):
         path = tmp_path / "slide.txt"
         shutil.copy(shared_data / SVS, path)

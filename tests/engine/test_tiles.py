@@ -203,7 +203,9 @@ class TestOverview:
             image, downsample = read_overview(slide, max_px=max_px)
         h, w = image.shape[:2]
         assert downsample == (height / h, width / w)
-        theirs = np.einsum("oy,yxc,px->opc", shares(height, h), pixels, shares(width, w))
+        theirs = np.einsum(
+            "oy,yxc,px->opc", shares(height, h), pixels, shares(width, w), optimize=True
+        )
         assert np.abs(image - theirs).max() <= 0.5 + 1e-3
 
     def test_agrees_with_opencvs_area_average(self, shared_data, tissue):
