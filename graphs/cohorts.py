@@ -231,13 +231,15 @@ def cohort_path(out: Path) -> Path:
 
 
 def choose_network(cohort: ConnectomeCohort, subject: str | None) -> Connectome:
-    """One subject's network, or the mean over all where none is named.
+    """One subject's network, or the mean over all where none is named and there are several.
 
     Raises
     ------
     CohortError
         There is no such subject.
     """
+    if subject is None and len(cohort) == 1:
+        return cohort[0]
     if subject is None:
         mean = replace(cohort[0], adjacency=cohort.adjacency.mean(axis=0))
         return replace(mean, subject=f"mean of {len(cohort)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 _VIEWS = (("from above", 0, 1), ("from behind", 0, 2), ("from the right", 1, 2))
 _OUTLINE_MM = 9.0
+_ROUND_MM = 25.0
 
 
 def plot_connectome(
@@ -53,15 +55,17 @@ def plot_connectome(
     groups = louvain(np.maximum(weights, 0.0)) if modules is None else np.asarray(modules)
     _, number = np.unique(groups, return_inverse=True)
     centroids = connectome.centroids_mm
-    n_views = 0 if centroids is None else len(_VIEWS)
-    figure = Figure(figsize=(3.0 * n_views + 4.4, 4.0), layout="constrained", dpi=120)
-    axes = figure.subplots(1, n_views + 1, width_ratios=[3.0] * n_views + [4.0], squeeze=False)[0]
-    limit = float(np.abs(weights).max()) or 1.0
+    widths = [] if centroids is None else [np.ptp(centroids[:, axis]) + 30 for _, axis, _ in _VIEWS]
+    inches = [width / 55 for width in widths]
+    figure = Figure(figsize=(sum(inches) + 4.6, 4.2), layout="constrained", dpi=120)
+    axes = figure.subplots(1, len(widths) + 1, width_ratios=[*inches, 4.6], squeeze=False)[0]
+    colours = _Colours.of(weights)
     if centroids is not None:
         for axis, (name, across, up) in zip(axes, _VIEWS, strict=False):
-            _draw_view(axis, centroids[:, [across, up]], weights, number, n_edges=max_edges)
+            places = centroids[:, [across, up]]
+            _draw_view(axis, places, weights, number, n_edges=max_edges, colours=colours)
             axis.set_title(name, fontsize=9)
-    _draw_matrix(axes[-1], weights, number, connectome.measure, limit)
+    _draw_matrix(axes[-1], weights, number, label=connectome.measure, colours=colours)
     figure.suptitle(title or f"{connectome.subject}  {connectome.modality} {connectome.measure}")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
@@ -80,6 +84,19 @@ def strongest_edges(weights: ArrayLike, n: int) -> NDArray[np.int64]:
     return np.stack([rows[order], columns[order]], axis=1).astype(np.int64)
 
 
+@dataclass(frozen=True)
+class _Colours:
+    name: str
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, weights: Array) -> _Colours:
+        """Diverging around 0 where there are negative weights, else from 0 on."""
+        limit = float(np.abs(weights).max()) or 1.0
+        return cls("RdBu_r", -limit, limit) if (weights < 0).any() else cls("YlOrRd", 0.0, limit)
+
+
 def _draw_view(
     axis: Axes,
     positions: Array,
@@ -87,18 +104,18 @@ def _draw_view(
     number: NDArray[np.int64],
     *,
     n_edges: int,
+    colours: _Colours,
 ) -> None:
     from matplotlib.collections import LineCollection
 
     _draw_outline(axis, positions)
     edges = strongest_edges(weights, n_edges)
     if len(edges):
-        limit = float(np.abs(weights).max())
         lines = LineCollection(
             list(positions[edges]),
             array=weights[edges[:, 0], edges[:, 1]],
-            cmap="coolwarm",
-            clim=(-limit, limit),
+            cmap=colours.name,
+            clim=(colours.low, colours.high),
             linewidths=0.9,
             alpha=0.7,
         )
@@ -112,22 +129,23 @@ def _draw_view(
 
 
 def _draw_outline(axis: Axes, positions: Array) -> None:
-    """The hull of the regions, wider by a centimetre: a brain's, where they cover one."""
+    """The rounded hull of the regions: like a brain's, where they cover one."""
     from shapely import MultiPoint
 
-    hull: Any = MultiPoint(positions).convex_hull.buffer(_OUTLINE_MM)
+    hull: Any = MultiPoint(positions).convex_hull.buffer(_OUTLINE_MM + _ROUND_MM)
+    hull = hull.buffer(-_ROUND_MM)
     axis.fill(*np.asarray(hull.exterior.coords).T, fc="0.96", ec="0.6", lw=1.0, zorder=0)
 
 
 def _draw_matrix(
-    axis: Axes, weights: Array, number: NDArray[np.int64], measure: str, limit: float
+    axis: Axes, weights: Array, number: NDArray[np.int64], *, label: str, colours: _Colours
 ) -> None:
     order = np.argsort(number, kind="stable")
     image = axis.imshow(
         weights[np.ix_(order, order)],
-        cmap="coolwarm",
-        vmin=-limit,
-        vmax=limit,
+        cmap=colours.name,
+        vmin=colours.low,
+        vmax=colours.high,
         interpolation="nearest",
     )
     for edge in np.flatnonzero(np.diff(number[order])) + 0.5:
@@ -136,4 +154,4 @@ def _draw_matrix(
     axis.set(xticks=[], yticks=[])
     axis.set_xlabel(f"{len(order)} regions in {len(np.unique(number))} modules", fontsize=9)
     assert axis.figure is not None
-    axis.figure.colorbar(image, ax=axis, shrink=0.8, label=measure)
+    axis.figure.colorbar(image, ax=axis, shrink=0.8, label=label)

@@ -16,7 +16,7 @@ from .commit import new_product, require_commit, writable, write_bytes
 from .errors import BadConnectome, BadProduct, MissingFile, UnreadableFile
 
 SUFFIX = ".connectomes.zarr"
-KIND = "connectomes"
+KIND = "connectome cohort"
 SYMMETRY_TOLERANCE = 1e-9
 """Largest |A - Aᵀ|, as a fraction of the largest |A|, that still counts as symmetric."""
 
