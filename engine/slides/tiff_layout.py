@@ -151,8 +151,8 @@ def _lay_out(tif: tifffile.TiffFile, path: Path, notes: list[str]) -> Layout:
 
 
 def _is_associated(series: Any) -> str | None:
-    words = (series.name or "").lower()
-    return next((name for name in _ASSOCIATED if name in words), None)
+    name = (series.name or "").lower().removesuffix(" image").strip()
+    return name if name in _ASSOCIATED else None
 
 
 def _plane(series: Any, path: Path) -> Plane:

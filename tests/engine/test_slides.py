@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from microtome.engine.slides import open_slide, registry
-from microtome.engine.slides.base import Slide, downsample
-from microtome.engine.slides.openslide_reader import _over_white
+from microtome.engine.slides.base import Bounds, Slide, downsample
+from microtome.engine.slides.openslide_reader import _bounds, _over_white
 from microtome.engine.slides.tifffile_reader import TiffSlide
 from microtome.storage.errors import (
     BadResolution,
@@ -257,6 +257,26 @@ class TestVendorLevels:
         assert downsample((99_999, 80_000), (25_100, 20_000)) == (99_999 / 25_100, 4.0)
 
 
+class TestBounds:
+    def stated(self, y: int, x: int, height: int, width: int) -> dict[str, str]:
+        sides = {"y": y, "x": x, "height": height, "width": width}
+        return {f"openslide.bounds-{side}": str(value) for side, value in sides.items()}
+
+    def test_are_kept_in_level_0_pixels_of_the_whole_image(self):
+        assert _bounds(self.stated(10, 20, 30, 40), 100, 100) == (Bounds(10, 20, 30, 40), ())
+        assert _bounds({}, 100, 100) == (None, ())
+
+    def test_that_leave_the_image_are_cut_and_told(self):
+        bounds, notes = _bounds(self.stated(-5, 90, 30, 40), 100, 100)
+        assert bounds == Bounds(0, 90, 25, 10)
+        assert len(notes) == 1
+
+    def test_that_lie_outside_are_not_used_and_told(self):
+        bounds, notes = _bounds(self.stated(200, 0, 30, 40), 100, 100)
+        assert bounds is None
+        assert len(notes) == 1
+
+
 class TestTransparency:
     @given(alpha=st.integers(0, 255), share=st.floats(0, 1))
     def test_white_shows_through_exactly(self, alpha, share):
@@ -334,9 +354,11 @@ class TestTiff:
         small, large = np.zeros((64, 64, 3), np.uint8), np.full((300, 200, 3), 9, np.uint8)
         with tifffile.TiffWriter(path, ome=True) as tif:
             tif.write(small, photometric="rgb", metadata={"Name": "overview"})
-            tif.write(large, photometric="rgb", metadata={"Name": "tissue"})
+            tif.write(large, photometric="rgb", metadata={"Name": "label-free tissue"})
+            tif.write(small + 5, photometric="rgb", metadata={"Name": "macro image"})
         with open_slide(path) as slide:
             assert (slide.info.height_px, slide.info.width_px) == (300, 200)
+            np.testing.assert_array_equal(slide.associated_image("macro"), small + 5)
             assert "2 images" in slide.info.notes[0]
 
     @pytest.mark.parametrize(
