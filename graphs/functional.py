@@ -83,8 +83,9 @@ def partial(series: ArrayLike, *, shrink: bool = True) -> Array:
     ----------
     shrink
         Estimate the covariance of the standardised series with Ledoit and Wolf's shrinkage, which
-        can be inverted whatever the number of time points; what nilearn does. Without it the
-        sample covariance is inverted, which needs more time points than regions.
+        can be inverted whatever the number of time points. nilearn does the same without
+        standardising, so that its result depends on each region's gain. Without it the sample
+        covariance is inverted, which needs more time points than regions.
 
     Returns
     -------
