@@ -124,11 +124,13 @@ class StainTexture:
 
     def describe(self, tile: Tiles) -> dict[str, float]:
         """Features of one tile, uint8 [h, w, 3], by name."""
+        import cv2
+
         amounts = self.stains.separate(tile)
         smooth = self._smooth(amounts)
         h, e = (np.ascontiguousarray(amounts[..., k]) for k in (0, 1))
         clear = smooth.sum(axis=2) < _CLEAR
-        red, green, blue = tile.reshape(-1, 3).mean(axis=0).tolist()
+        red, green, blue = cv2.mean(tile)[:3]
         values = {
             "mean_red": red / 255,
             "mean_green": green / 255,
@@ -150,12 +152,15 @@ class StainTexture:
         return np.asarray(smooth)
 
     def _texture(self, amount: Amounts, smooth: Amounts) -> dict[str, float]:
+        import cv2
+
         grey, smooth_grey = _grey(amount), _grey(smooth)
         distance = max(1, round(_GLCM_DISTANCE_UM / self.mpp))
         energies = texture.pyramid_energies(amount)
+        (mean,), (sd,) = (np.ravel(v).tolist() for v in cv2.meanStdDev(amount))
         return {
-            "mean": float(amount.mean()),
-            "sd": float(amount.std()),
+            "mean": mean,
+            "sd": sd,
             **_percentiles(grey),
             **{f"detail_{2**k}px": float(v) for k, v in enumerate(energies)},
             "coherence": texture.coherence(smooth),
@@ -218,7 +223,7 @@ def _otsu(amounts: Amounts) -> float:
 
 
 def _percentiles(grey: NDArray[np.uint8]) -> dict[str, float]:
-    below = np.cumsum(np.bincount(grey.ravel(), minlength=256)) / grey.size
+    below = np.cumsum(texture.grey_counts(grey)) / grey.size
     levels = np.searchsorted(below, np.array(_PERCENTILES) / 100) * _UNITS_PER_GREY
     return _named("p{}", _PERCENTILES, levels)
 

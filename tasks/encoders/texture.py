@@ -41,9 +41,17 @@ def lbp_histogram(image: Image) -> NDArray[np.float32]:
     for bit, (dy, dx) in enumerate(_NEIGHBOURS):
         ones = image[dy : dy + height, dx : dx + width] >= centre
         codes |= ones.view(np.uint8) << np.uint8(bit)
-    by_code = np.bincount(codes.ravel(), minlength=256)
+    by_code = grey_counts(codes)
     histogram = np.bincount(_uniform_bins(), weights=by_code, minlength=LBP_BINS)
     return (histogram / codes.size).astype(np.float32)
+
+
+def grey_counts(image: Image) -> NDArray[np.float64]:
+    """How many pixels have each of the 256 values."""
+    import cv2
+
+    counts = cv2.calcHist([image], [0], None, [256], [0, 256])
+    return np.asarray(counts, np.float64).ravel()
 
 
 @cache
@@ -132,7 +140,7 @@ def pyramid_energies(image: NDArray[np.float32]) -> NDArray[np.float32]:
     for _ in range(PYRAMID_BANDS):
         coarser: Any = cv2.pyrDown(level)
         band = level - cv2.pyrUp(coarser, dstsize=level.shape[::-1])
-        energies.append(band.std())
+        energies.append(cv2.meanStdDev(band)[1][0, 0])
         level = coarser
     return np.array(energies, np.float32)
 
