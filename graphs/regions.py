@@ -21,6 +21,7 @@ from .matrices import Array
 Shape = tuple[int, int, int]
 
 _SAME_GRID_MM = 1e-3
+_ON_EDGE_MM = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -255,7 +256,7 @@ def _spheres(atlas: SphereAtlas, grid: Shape, affine: Array) -> Parcellation:
         axes = [np.arange(a, b + 1) for a, b in zip(low, high, strict=True)]
         x, y, z = (axis.ravel() for axis in np.meshgrid(*axes, indexing="ij"))
         steps = np.stack([x, y, z], axis=1) - centre
-        near = np.linalg.norm(steps @ affine[:3, :3].T, axis=1) <= radius
+        near = np.linalg.norm(steps @ affine[:3, :3].T, axis=1) <= radius + _ON_EDGE_MM
         columns.append(np.ravel_multi_index((z[near], y[near], x[near]), grid))
         rows.append(np.full(int(near.sum()), region))
     places = (np.concatenate(rows), np.concatenate(columns))

@@ -247,7 +247,7 @@ def _matlab(path: Path, key: str | None) -> Array:
 
     try:
         content = {k: v for k, v in loadmat(path).items() if not k.startswith("__")}
-    except (MatReadError, zlib.error) as error:
+    except (MatReadError, OSError, zlib.error) as error:
         raise ValueError(str(error)) from error
     if key is None:
         matrices = [n for n, v in content.items() if v.ndim == 2 and min(v.shape) > 1]
