@@ -54,17 +54,23 @@ class PlannedSlide:
 
 
 def plan_cohort(
-    n_slides: int = 21, *, seed: int = 0, large_px: int | None = 16_400
+    n_slides: int = 21,
+    *,
+    seed: int = 0,
+    side_px: tuple[int, int] = (4000, 6600),
+    large_px: int | None = 16_400,
 ) -> list[PlannedSlide]:
     """Plan a cohort of matched pairs.
 
     A slide with tumour and one without share laboratory, size, amount of tissue and amount of
     dark, cell-rich tissue; where one has tumour, the other has benign epithelium. So neither
-    the size of a slide nor its mean colour tells the label. Every third pair adds a slide to the
+    the size of a slide nor its mean colour tells the label. Every fourth pair adds a slide to the
     patients of the pair before it.
 
     Parameters
     ----------
+    side_px
+        Least and greatest side of a slide.
     large_px
         Width of the last slide when ``n_slides`` is odd; None makes it as the others.
     """
@@ -72,13 +78,13 @@ def plan_cohort(
     slides: list[PlannedSlide] = []
     patients = 0
     for pair in range((n_slides + 1) // 2):
-        height, width = (int(v) for v in rng.integers(4000, 6600, 2))
+        height, width = (int(v) for v in rng.integers(*side_px, 2))
         alone = 2 * pair + 1 == n_slides
         if alone and large_px is not None:
             height, width = large_px // 2, large_px
         tissue, dense = float(rng.uniform(0.42, 0.58)), float(rng.uniform(0.12, 0.36))
         other = float(rng.uniform(0.03, 0.10))
-        again = pair % 3 == 2 and not alone
+        again = pair % 4 == 3 and not alone
         patients += 0 if again else 2
         order = rng.permutation(2)[: 1 if alone else 2]
         for label in order.tolist():
@@ -104,6 +110,7 @@ def write_cohort(
     *,
     n_slides: int = 21,
     seed: int = 0,
+    side_px: tuple[int, int] = (4000, 6600),
     large_px: int | None = 16_400,
     jobs: int = 1,
     quality: int = 85,
@@ -126,7 +133,7 @@ def write_cohort(
     OutputBusy
         Another run is writing this cohort.
     """
-    planned = plan_cohort(n_slides, seed=seed, large_px=large_px)
+    planned = plan_cohort(n_slides, seed=seed, side_px=side_px, large_px=large_px)
     # The largest first: no process is left alone with it at the end.
     largest_first = sorted(planned, key=lambda s: -s.height_px * s.width_px)
     table = folder / "cohort.csv"

@@ -23,7 +23,7 @@ from .stamps import (
     nuclei,
     vacuoles,
 )
-from .tissue_map import STEP_PX, Fields, fields
+from .tissue_map import STEP_PX, Fields, edge_distance, fields
 
 Plane = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -162,9 +162,13 @@ class Painter:
         """Paint square (``row``, ``column``) of the slide; None where there is glass only."""
         import cv2
 
-        canvas = self._canvas(row * BLOCK_PX - _MARGIN_PX, column * BLOCK_PX - _MARGIN_PX)
-        if canvas.coarse.tissue_px.max() < -2 * STEP_PX:
+        top, left = row * BLOCK_PX - _MARGIN_PX, column * BLOCK_PX - _MARGIN_PX
+        side = _CANVAS_PX // STEP_PX + 2 * self._ring
+        start = (top // STEP_PX - self._ring, left // STEP_PX - self._ring)
+        distance = edge_distance(self.recipe, *start, side, side)
+        if distance.max() < -2 * STEP_PX:
             return None
+        canvas = _Canvas(top, left, self._ring, fields(self.recipe, *start, distance))
         texture = _window(self._grain, canvas)
         tissue = self._tissue(canvas, texture)
         if not tissue.any():
@@ -173,12 +177,6 @@ class Painter:
         eosin = self._eosin(canvas, texture)
         kept = cv2.multiply(eosin, cv2.LUT(haematoxylin, _EOSIN_LEFT), scale=1 / 255)
         return self._develop(haematoxylin, np.asarray(kept, np.uint8), tissue)
-
-    def _canvas(self, top_px: int, left_px: int) -> _Canvas:
-        side = _CANVAS_PX // STEP_PX + 2 * self._ring
-        row, column = top_px // STEP_PX - self._ring, left_px // STEP_PX - self._ring
-        coarse = fields(self.recipe, row, column, side, side)
-        return _Canvas(top_px, left_px, self._ring, coarse)
 
     def _tissue(self, canvas: _Canvas, texture: Plane) -> Plane:
         """How much of the tissue is there: 0 on glass and in vacuoles, 255 inside."""

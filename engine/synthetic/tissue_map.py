@@ -76,8 +76,12 @@ def tissue_level(recipe: SlideRecipe, y_px: Floats, x_px: Floats) -> Floats:
     return np.asarray(level - _ENVELOPE * (edge_y[:, None] + edge_x[None, :]))
 
 
-def fields(recipe: SlideRecipe, row: int, column: int, height: int, width: int) -> Fields:
-    """Evaluate the fields on a rectangle of coarse samples, from (``row``, ``column``) on."""
+def fields(recipe: SlideRecipe, row: int, column: int, tissue_px: Floats) -> Fields:
+    """Evaluate the fields on the coarse samples from (``row``, ``column``) on.
+
+    ``tissue_px`` is what :func:`edge_distance` gives there; glass needs no more than that.
+    """
+    height, width = tissue_px.shape
     y, x = centres(height, STEP_PX, row), centres(width, STEP_PX, column)
     px = 1 / recipe.mpp
 
@@ -91,7 +95,7 @@ def fields(recipe: SlideRecipe, row: int, column: int, height: int, width: int) 
     lymphocytes = free * _above(noise("lymphocytes", 220), recipe.lymphocytes)
     fat = (free - lymphocytes) * _above(noise("fat", 500), recipe.fat)
     return Fields(
-        tissue_px=_edge_distance(recipe, y, x),
+        tissue_px=tissue_px,
         tumour=tumour,
         benign=benign,
         lymphocytes=lymphocytes,
@@ -102,11 +106,16 @@ def fields(recipe: SlideRecipe, row: int, column: int, height: int, width: int) 
     )
 
 
-def _edge_distance(recipe: SlideRecipe, y_px: Floats, x_px: Floats) -> Floats:
-    def ringed(at: Floats) -> Floats:
-        return np.concatenate([at[:1] - STEP_PX, at, at[-1:] + STEP_PX])
+def edge_distance(recipe: SlideRecipe, row: int, column: int, height: int, width: int) -> Floats:
+    """Signed distance to the edge of the tissue in level-0 pixels, about; positive inside.
 
-    level = tissue_level(recipe, ringed(y_px), ringed(x_px)) - recipe.threshold
+    Returns
+    -------
+    float64 [height, width]
+        On the coarse samples from (``row``, ``column``) on.
+    """
+    y, x = centres(height + 2, STEP_PX, row - 1), centres(width + 2, STEP_PX, column - 1)
+    level = tissue_level(recipe, y, x) - recipe.threshold
     slope_y = (level[2:, 1:-1] - level[:-2, 1:-1]) / (2 * STEP_PX)
     slope_x = (level[1:-1, 2:] - level[1:-1, :-2]) / (2 * STEP_PX)
     return level[1:-1, 1:-1] / np.maximum(np.hypot(slope_y, slope_x), 1e-6)
