@@ -170,9 +170,9 @@ def from_group(
         For uptake: regions to divide by first; see :func:`.metabolic.metabolic_covariance`.
     """
     matrix = (
-        group_covariance(table.values)
+        group_covariance(table.values, table.regions)
         if reference is None
-        else metabolic_covariance(table.values, reference=reference)
+        else metabolic_covariance(table.values, table.regions, reference=reference)
     )
     return Connectome(
         without_diagonal(matrix),

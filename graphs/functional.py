@@ -13,53 +13,12 @@ from numpy.typing import ArrayLike
 
 from ..storage.connectomes import Connectome
 from ..storage.errors import BadSeries
-from .matrices import Array, without_diagonal
+from .matrices import Array, checked_columns, without_diagonal
 
 Method = Literal["pearson", "partial", "covariance"]
 
 MIN_TIMEPOINTS = 10
 """Fewer time points than this are refused unless asked for: a correlation of them is noise."""
-
-_CONSTANT = 1e-10
-"""A region whose deviation is below this fraction of its level does not vary."""
-
-
-def checked_series(
-    series: ArrayLike, regions: Sequence[str] = (), *, min_timepoints: int = MIN_TIMEPOINTS
-) -> Array:
-    """Return series as float64 [t, r] if they can be correlated.
-
-    Parameters
-    ----------
-    regions
-        r names, for the message.
-
-    Raises
-    ------
-    BadSeries
-        Not two axes, too few time points, not finite, or a region that does not vary; names the
-        first regions at fault.
-    """
-    array = np.asarray(series, np.float64)
-    if array.ndim != 2 or array.shape[1] == 0:
-        raise BadSeries(f"series have shape {array.shape}, not (time points, regions)")
-    if len(array) < max(2, min_timepoints):
-        raise BadSeries(
-            f"{len(array)} time points are too few, {max(2, min_timepoints)} are needed",
-            remedy="Check which axis is time, or lower --min-timepoints",
-        )
-    names = list(regions) or [f"region {i + 1}" for i in range(array.shape[1])]
-    finite = np.isfinite(array).all(axis=0)
-    if not finite.all():
-        raise BadSeries(f"values that are not finite: {_some(names, ~finite)}")
-    level = np.abs(array).max(axis=0)
-    constant = array.std(axis=0) <= _CONSTANT * level
-    if constant.any():
-        raise BadSeries(
-            f"constant over time: {_some(names, constant)}",
-            remedy="Leave these regions out of the atlas, or check that the scan covers them",
-        )
-    return array
 
 
 def pearson(series: ArrayLike) -> Array:
@@ -167,10 +126,21 @@ def functional_connectome(
     -------
     Connectome
         Without diagonal; ``measure`` is the method, or ``fisher-z-pearson`` and the like.
+
+    Raises
+    ------
+    BadSeries
+        Too few time points, values that are not finite, a region that does not vary.
     """
     if fisher and method == "covariance":
         raise ValueError("Fisher's transform is for correlations, not for covariances")
-    array = checked_series(series, regions, min_timepoints=min_timepoints)
+    array = checked_columns(
+        series,
+        regions,
+        rows="time points",
+        minimum=min_timepoints,
+        remedy="Check which axis is time, or lower --min-timepoints",
+    )
     matrix = _METHODS[method](array)
     return Connectome(
         fisher_z(matrix) if fisher else without_diagonal(matrix),
@@ -180,8 +150,3 @@ def functional_connectome(
         subject,
         centroids_mm,
     )
-
-
-def _some(names: Sequence[str], which: ArrayLike) -> str:
-    chosen = [name for name, hit in zip(names, np.asarray(which), strict=True) if hit]
-    return ", ".join(chosen[:5]) + (f" and {len(chosen) - 5} more" if len(chosen) > 5 else "")

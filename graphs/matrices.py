@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..storage.connectomes import SYMMETRY_TOLERANCE
-from ..storage.errors import BadConnectome
+from ..storage.errors import BadConnectome, BadSeries
 
 Array = NDArray[np.float64]
+
+_CONSTANT = 1e-10
+"""A column does not vary when it deviates by less than this fraction of its level."""
 
 
 def without_diagonal(matrix: ArrayLike) -> Array:
@@ -63,3 +68,55 @@ def as_network(weights: ArrayLike, *, signed: bool = False) -> Array:
             remedy="Threshold it first, or take absolute values",
         )
     return network
+
+
+def checked_columns(
+    values: ArrayLike,
+    names: Sequence[str] = (),
+    *,
+    rows: str,
+    minimum: int,
+    remedy: str | None = None,
+) -> Array:
+    """Return a table as float64 [n, r] if its columns can be related to each other.
+
+    Parameters
+    ----------
+    names
+        r names, for the message.
+    rows
+        What a row is, in the plural: ``time points``, ``subjects``.
+    minimum
+        Rows that are needed.
+    remedy
+        What to do about too few.
+
+    Raises
+    ------
+    BadSeries
+        Not two axes, too few rows, not finite, or a column that does not vary; names the first
+        columns at fault.
+    """
+    array = np.asarray(values, np.float64)
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise BadSeries(f"a table of shape {array.shape} has no {rows} of several regions")
+    if len(array) < max(2, minimum):
+        raise BadSeries(
+            f"{len(array)} {rows} are too few, {max(2, minimum)} are needed", remedy=remedy
+        )
+    known = list(names) or [f"region {i + 1}" for i in range(array.shape[1])]
+    finite = np.isfinite(array).all(axis=0)
+    if not finite.all():
+        raise BadSeries(f"values that are not finite: {_some(known, ~finite)}")
+    constant = np.asarray(array.std(axis=0) <= _CONSTANT * np.abs(array).max(axis=0))
+    if constant.any():
+        raise BadSeries(
+            f"the same at all {rows}: {_some(known, constant)}",
+            remedy="Leave these out, or check where their values come from",
+        )
+    return array
+
+
+def _some(names: Sequence[str], which: NDArray[np.bool_]) -> str:
+    chosen = [name for name, hit in zip(names, which, strict=True) if hit]
+    return ", ".join(chosen[:5]) + (f" and {len(chosen) - 5} more" if len(chosen) > 5 else "")

@@ -74,6 +74,7 @@ def jsse(samples: Sequence[ArrayLike]) -> Array:
 
 def metabolic_covariance(
     uptake: ArrayLike,
+    regions: Sequence[str] = (),
     *,
     reference: Sequence[int] | None = None,
     covariates: ArrayLike | None = None,
@@ -85,6 +86,8 @@ def metabolic_covariance(
     ----------
     uptake
         [s, r]: mean uptake, or ratios already.
+    regions
+        r names, for messages.
     reference
         Divide by these regions first (:func:`suvr`). They take part in the network none the less;
         a single one would be constant, and is refused.
@@ -94,4 +97,4 @@ def metabolic_covariance(
     Horwitz, Duara & Rapoport (1984), J. Cereb. Blood Flow Metab. 4:484.
     """
     values = np.asarray(uptake, np.float64) if reference is None else suvr(uptake, reference)
-    return group_covariance(values, covariates=covariates, min_subjects=min_subjects)
+    return group_covariance(values, regions, covariates=covariates, min_subjects=min_subjects)

@@ -196,7 +196,7 @@ def _always_finite(volume: Volume) -> NDArray[np.bool_]:
 
 def region_samples(volume: Volume, parcellation: Parcellation) -> list[Array]:
     """Values of the voxels of each region of a single volume: r arrays."""
-    if len(volume.shape) != 3:
+    if len(volume.shape) == 4 and volume.shape[0] > 1:
         raise BadGeometry(
             f"the scan has {volume.shape[0]} time points, one is wanted",
             where=volume.path,

@@ -8,15 +8,19 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..storage.errors import BadSeries
-from .functional import checked_series, pearson
-from .matrices import Array
+from .functional import pearson
+from .matrices import Array, checked_columns
 
 MIN_SUBJECTS = 10
 """Fewer subjects than this are refused for a covariance over subjects, unless asked for."""
 
 
 def group_covariance(
-    values: ArrayLike, *, covariates: ArrayLike | None = None, min_subjects: int = MIN_SUBJECTS
+    values: ArrayLike,
+    regions: Sequence[str] = (),
+    *,
+    covariates: ArrayLike | None = None,
+    min_subjects: int = MIN_SUBJECTS,
 ) -> Array:
     """Correlation of regional values over subjects: float64 [r, r], 1 on the diagonal.
 
@@ -26,6 +30,8 @@ def group_covariance(
     ----------
     values
         [s, r]: thickness, volume, uptake … of each region in each subject.
+    regions
+        r names, for messages.
     covariates
         [s, c]: age, sex, total volume …; regressed out of every region first, with an intercept.
 
@@ -38,13 +44,13 @@ def group_covariance(
     ----------
     Alexander-Bloch, Giedd & Bullmore (2013), Nat. Rev. Neurosci. 14:322.
     """
-    array = np.asarray(values, np.float64)
-    if array.ndim == 2 and len(array) < min_subjects:
-        raise BadSeries(
-            f"{len(array)} subjects are too few for a covariance over subjects",
-            remedy=f"Use at least {min_subjects}, or a method for single subjects",
-        )
-    array = checked_series(array, min_timepoints=min_subjects)
+    array = checked_columns(
+        values,
+        regions,
+        rows="subjects",
+        minimum=min_subjects,
+        remedy="Use more, or a method for single subjects",
+    )
     if covariates is not None:
         design = np.column_stack([np.ones(len(array)), np.asarray(covariates, np.float64)])
         array = array - design @ np.linalg.lstsq(design, array, rcond=None)[0]
@@ -83,9 +89,10 @@ def morphometric_similarity(features: ArrayLike) -> Array:
             f"morphometric similarity needs three features or more, not {array.shape[1:]}",
             remedy="Add a table of another measure",
         )
-    checked_series(array, [f"feature {i + 1}" for i in range(array.shape[1])], min_timepoints=3)
+    names = [f"feature {i + 1}" for i in range(array.shape[1])]
+    checked_columns(array, names, rows="regions", minimum=3)
     z = (array - array.mean(axis=0)) / array.std(axis=0)
-    checked_series(z.T, min_timepoints=3)
+    checked_columns(z.T, rows="features", minimum=3)
     return pearson(z.T)
 
 

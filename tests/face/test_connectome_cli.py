@@ -42,6 +42,11 @@ def series(tmp_path_factory):
     return folder
 
 
+def table_rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def ledger(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -111,12 +116,12 @@ def test_real_series_of_four_people(shared_data, tmp_path):
         "--nodal",
         nodal,
     )
-    rows = list(csv.DictReader(table.open()))
+    rows = table_rows(table)
     assert [row["subject"] for row in rows] == [f.stem for f in files]
     for row in rows:
         assert float(row["density"]) == pytest.approx(0.15, abs=1e-3)
         assert all(0 < float(row[measure]) < 1 for measure in MEASURES)
-    per_region = list(csv.DictReader(nodal.open()))
+    per_region = table_rows(nodal)
     assert len(per_region) == 4 * 94
     degrees = [float(row["degree"]) for row in per_region[:94]]
     assert np.mean(degrees) == pytest.approx(float(rows[0]["mean_degree"]))
@@ -153,7 +158,7 @@ def test_a_group_table_and_its_spanning_tree(shared_data, tmp_path):
     )  # fmt: skip
     call("metrics", tmp_path / "nspn.connectomes.zarr", "--keep", "tree", "--density", 0.1,
          "-o", tmp_path / "nspn.csv")  # fmt: skip
-    (row,) = csv.DictReader((tmp_path / "nspn.csv").open())
+    (row,) = table_rows(tmp_path / "nspn.csv")
     assert row["subject"] == "group"
     assert float(row["clustering_binary"]) == pytest.approx(0.44501, rel=0.03)
     assert float(row["path_length_binary"]) == pytest.approx(2.39854, rel=0.03)

@@ -106,7 +106,7 @@ def spoil(column: int, value: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("series", "message"),
     [
-        (spoil(1, 1000.0), "constant over time: amygdala"),
+        (spoil(1, 1000.0), "same at all time points: amygdala"),
         (spoil(2, np.nan), "not finite: pons"),
         (np.random.default_rng(0).standard_normal((9, 3)), "9 time points are too few, 10"),
         (np.zeros(5), "shape"),

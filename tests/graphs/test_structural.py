@@ -62,6 +62,10 @@ def test_a_covariate_is_taken_out():
 def test_a_group_that_is_no_group_is_refused():
     with pytest.raises(BadSeries, match="5 subjects are too few"):
         group_covariance(np.random.default_rng(0).standard_normal((5, 4)))
+    values = np.random.default_rng(0).standard_normal((20, 3))
+    values[:, 1] = 2.5
+    with pytest.raises(BadSeries, match="same at all subjects: insula"):
+        group_covariance(values, ("cuneus", "insula", "precuneus"))
 
 
 def test_every_abide_subject_has_a_morphometric_network(shared_data):
