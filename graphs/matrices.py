@@ -105,7 +105,7 @@ def checked_columns(
             f"{len(array)} {rows} are too few, {max(2, minimum)} are needed", remedy=remedy
         )
     known = list(names) or [f"region {i + 1}" for i in range(array.shape[1])]
-    finite = np.isfinite(array).all(axis=0)
+    finite = np.asarray(np.isfinite(array).all(axis=0))
     if not finite.all():
         raise BadSeries(f"values that are not finite: {_some(known, ~finite)}")
     constant = np.asarray(array.std(axis=0) <= _CONSTANT * np.abs(array).max(axis=0))
