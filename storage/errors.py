@@ -178,3 +178,9 @@ class MissingDependency(MicrotomeError):
     """An optional package is absent or does not import here."""
 
     reason = "missing_dependency"
+
+
+class WorkerDied(MicrotomeError):
+    """The process that worked on an item died, for want of memory or by a fault in a library."""
+
+    reason = "worker_died"

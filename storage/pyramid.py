@@ -1,0 +1,364 @@
+"""Slides at rest: OME-Zarr 0.5 pyramids of sharded arrays c, y, x, written by many at once.
+
+Who writes what
+---------------
+A *cell* is a square of ``block_px`` of a level; one task makes it. It reads its pixels once, by
+shards, and folds them up in memory: each level is the rounded mean of 2 × 2 pixels of the one
+below it (fewer at an odd edge). The shards of a level are as wide as ``shard_px`` or, where that
+is less, as the cell's own part of the level, so that every shard lies in exactly one cell and no
+two tasks ever write one file. Blocks of 4096 and chunks of 256 give five levels, with shards of
+2048, 2048, 1024, 512 and 256. Above those, the next *stage* does the same again, from the last
+level of the stage below, which by then is whole: a slide of 100,000 px has two stages.
+
+A shard that is there and sound is left alone, so that an interrupted run is resumed by running it
+again. Metadata are written at the end.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import ngff
+from .codecs import PROFILES
+from .commit import Commit, require_commit
+from .errors import BadProduct
+from .shards import (
+    ShardedArray,
+    is_whole,
+    read_box,
+    read_metadata,
+    write_metadata,
+    write_shard,
+)
+
+SUFFIX = ".ome.zarr"
+KIND = "slide image"
+
+Pixels = NDArray[np.uint8]
+Source = Callable[[int, int, int, int], Pixels]
+"""Reads (y, x, height, width) of a level as uint8 [height, width, 3]."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One task's part of a pyramid: a block of the first level of a stage, and all above it."""
+
+    stage: int
+    row: int
+    column: int
+
+
+@dataclass(frozen=True)
+class CellRecord:
+    """What a task did; all that travels back.
+
+    Attributes
+    ----------
+    pixels
+        How many pixels of the cell's first level it stands for.
+    written, kept
+        Shards that were made, and that were there already.
+    bytes_written
+        Length of those that were made.
+    """
+
+    pixels: int
+    written: int
+    kept: int
+    bytes_written: int
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """The plan of a pyramid: pure geometry.
+
+    Attributes
+    ----------
+    height_px, width_px
+        Size of level 0.
+    chunk_px, shard_px, block_px
+        Side of an inner chunk, of the largest shard, and of a cell: each a power of two times the
+        one before.
+    profile
+        How pixels are kept, one of :data:`~microtome.storage.codecs.PROFILES`.
+    """
+
+    height_px: int
+    width_px: int
+    chunk_px: int = 256
+    shard_px: int = 2048
+    block_px: int = 4096
+    profile: str = "compatible"
+
+    def __post_init__(self) -> None:
+        if min(self.height_px, self.width_px, self.chunk_px) < 1:
+            raise ValueError("an image has at least one pixel")
+        for small, large in ((self.chunk_px, self.shard_px), (self.shard_px, self.block_px)):
+            if large % small or (large // small).bit_count() != 1:
+                raise ValueError(f"{large} is not {small} times a power of two")
+
+    @cached_property
+    def sizes_px(self) -> tuple[tuple[int, int], ...]:
+        """(height, width) of every level, halved (rounding up) until one chunk holds it."""
+        sizes = [(self.height_px, self.width_px)]
+        while max(sizes[-1]) > self.chunk_px:
+            height, width = sizes[-1]
+            sizes.append((-(-height // 2), -(-width // 2)))
+        return tuple(sizes)
+
+    @property
+    def levels_per_stage(self) -> int:
+        """How many levels one cell makes."""
+        return (self.block_px // self.chunk_px).bit_length()
+
+    @property
+    def stages(self) -> int:
+        """How many times the whole image is gone over, each time 1024 times smaller or so."""
+        return -(-len(self.sizes_px) // self.levels_per_stage)
+
+    def array(self, level: int) -> ShardedArray:
+        """Layout of a level."""
+        part_px = self.block_px >> (level % self.levels_per_stage)
+        shard_px = min(self.shard_px, part_px)
+        return ShardedArray(
+            shape=(3, *self.sizes_px[level]),
+            dtype=np.dtype(np.uint8),
+            shard=(3, shard_px, shard_px),
+            chunk=(3, self.chunk_px, self.chunk_px),
+            names=("c", "y", "x"),
+            codec=PROFILES[self.profile],
+        )
+
+    def cells(self, stage: int) -> list[Cell]:
+        """The tasks of a stage; those of one stage may run in any order, or at once."""
+        height, width = self.sizes_px[stage * self.levels_per_stage]
+        rows, columns = -(-height // self.block_px), -(-width // self.block_px)
+        return [Cell(stage, r, c) for r, c in itertools.product(range(rows), range(columns))]
+
+    def shards(self, cell: Cell) -> Iterator[tuple[int, tuple[int, int, int]]]:
+        """(level, shard index) of every shard of a cell."""
+        first = cell.stage * self.levels_per_stage
+        for level in range(first, min(first + self.levels_per_stage, len(self.sizes_px))):
+            array = self.array(level)
+            per_cell = (self.block_px >> (level - first)) // array.shard[1]
+            for row, column in itertools.product(range(per_cell), repeat=2):
+                index = (0, cell.row * per_cell + row, cell.column * per_cell + column)
+                if index[1] < array.grid[1] and index[2] < array.grid[2]:
+                    yield level, index
+
+
+def halve(pixels: Pixels) -> Pixels:
+    """Mean of 2 × 2 pixels, rounded half up; of those that are there at an odd edge.
+
+    Parameters
+    ----------
+    pixels
+        uint8 [h, w, 3].
+
+    Returns
+    -------
+    uint8 [ceil(h / 2), ceil(w / 2), 3]
+    """
+    import cv2
+
+    height, width = pixels.shape[:2]
+    if height % 2 or width % 2:
+        pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    size = (pixels.shape[1] // 2, pixels.shape[0] // 2)
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def write_cell(plan: Pyramid, cell: Cell, folder: Path, source: Source) -> CellRecord:
+    """Make the shards of a cell that are not there yet.
+
+    Parameters
+    ----------
+    folder
+        Of the image.
+    source
+        Reads level 0; used by the cells of stage 0 only.
+
+    Raises
+    ------
+    BadProduct
+        A shard of the stage below is missing or damaged.
+    """
+    shards = list(plan.shards(cell))
+    missing = {
+        (level, index)
+        for level, index in shards
+        if not is_whole(plan.array(level), folder / str(level), index)
+    }
+    writer = _Writer(plan, cell, folder, source, missing)
+    if missing:
+        writer.fold()
+    first = plan.array(cell.stage * plan.levels_per_stage)
+    y, x = cell.row * plan.block_px, cell.column * plan.block_px
+    height, width = (
+        min(plan.block_px, n - a) for n, a in zip(first.shape[1:], (y, x), strict=True)
+    )
+    return CellRecord(
+        height * width, len(missing), len(shards) - len(missing), writer.bytes_written
+    )
+
+
+class _Writer:
+    """Folds a cell up, depth first: one shard of each level is in memory at a time."""
+
+    def __init__(
+        self,
+        plan: Pyramid,
+        cell: Cell,
+        folder: Path,
+        source: Source,
+        missing: set[tuple[int, tuple[int, int, int]]],
+    ) -> None:
+        self._plan, self._cell, self._folder = plan, cell, folder
+        self._first = cell.stage * plan.levels_per_stage
+        self._source = source if cell.stage == 0 else self._halved_source
+        self._missing = missing
+        self.bytes_written = 0
+
+    def fold(self) -> None:
+        """Make the top of the cell, and thereby all below it."""
+        last = min(self._first + self._plan.levels_per_stage, len(self._plan.sizes_px)) - 1
+        part_px = self._plan.block_px >> (last - self._first)
+        y, x = self._cell.row * part_px, self._cell.column * part_px
+        for top, left in self._shard_corners(last, y, x, part_px):
+            self._make(last, top, left)
+
+    def _make(self, level: int, y: int, x: int) -> Pixels:
+        """Pixels of the shard whose corner is given; written if it was missing."""
+        array = self._plan.array(level)
+        side = array.shard[1]
+        height, width = (min(side, n - a) for n, a in zip(array.shape[1:], (y, x), strict=True))
+        if level == self._first:
+            pixels = self._source(y, x, height, width)
+        else:
+            pixels = np.empty((height, width, 3), np.uint8)
+            for top, left in self._shard_corners(level - 1, 2 * y, 2 * x, 2 * side):
+                part = halve(self._make(level - 1, top, left))
+                there = (slice(top // 2 - y, None), slice(left // 2 - x, None))
+                pixels[there][: part.shape[0], : part.shape[1]] = part
+        index = (0, y // side, x // side)
+        if (level, index) in self._missing:
+            channels_first = pixels.transpose(2, 0, 1)
+            folder = self._folder / str(level)
+            self.bytes_written += write_shard(array, folder, index, channels_first)
+        return pixels
+
+    def _shard_corners(self, level: int, y: int, x: int, part_px: int) -> Iterator[tuple[int, int]]:
+        array = self._plan.array(level)
+        rows = range(y, min(y + part_px, array.shape[1]), array.shard[1])
+        columns = range(x, min(x + part_px, array.shape[2]), array.shard[2])
+        return itertools.product(rows, columns)
+
+    def _halved_source(self, y: int, x: int, height: int, width: int) -> Pixels:
+        below = self._first - 1
+        full_height, full_width = self._plan.sizes_px[below]
+        rows = slice(2 * y, min(2 * (y + height), full_height), 1)
+        columns = slice(2 * x, min(2 * (x + width), full_width), 1)
+        return halve(_read(self._plan.array(below), self._folder / str(below), rows, columns))
+
+
+def _read(array: ShardedArray, folder: Path, rows: slice, columns: slice) -> Pixels:
+    channels_first = read_box(array, folder, (slice(0, 3, 1), rows, columns))
+    return np.ascontiguousarray(channels_first.transpose(1, 2, 0))
+
+
+def write_pyramid_metadata(
+    plan: Pyramid,
+    folder: Path,
+    *,
+    name: str,
+    mpp: tuple[float, float] | None,
+    about: Mapping[str, Any],
+) -> None:
+    """Write the metadata of the image and of its levels; the last thing before the commit.
+
+    Parameters
+    ----------
+    mpp
+        (y, x) micrometres per level-0 pixel, or None.
+    about
+        Goes into the group's attribute ``microtome``.
+    """
+    for level in range(len(plan.sizes_px)):
+        write_metadata(folder / str(level), plan.array(level).metadata())
+    downsamples = [float(2**level) for level in range(len(plan.sizes_px))]
+    ome = ngff.slide_image(name, mpp, downsamples)
+    write_metadata(folder, ngff.group({"ome": ome, "microtome": dict(about)}))
+
+
+@dataclass(frozen=True)
+class StoredSlide:
+    """A finished pyramid, for reading; holds no open file.
+
+    Attributes
+    ----------
+    path
+        The ``.ome.zarr`` folder.
+    commit
+        Its record.
+    levels
+        Layout of each level, finest first.
+    ome
+        Its OME-Zarr metadata.
+    """
+
+    path: Path
+    commit: Commit
+    levels: tuple[ShardedArray, ...]
+    ome: Mapping[str, Any]
+
+    @property
+    def mpp(self) -> tuple[float, float] | None:
+        """(y, x) micrometres per level-0 pixel, or None."""
+        stated = self.commit.about["mpp"]
+        return None if stated is None else (float(stated[0]), float(stated[1]))
+
+    def read(self, level: int, y_px: int, x_px: int, height_px: int, width_px: int) -> Pixels:
+        """Read a rectangle of a level, given in that level's pixels, as uint8 [h, w, 3].
+
+        Raises
+        ------
+        ValueError
+            The rectangle leaves the level.
+        BadProduct
+            A shard is missing or damaged.
+        """
+        array = self.levels[level]
+        low = min(y_px, x_px) < 0 or min(height_px, width_px) < 1
+        if low or y_px + height_px > array.shape[1] or x_px + width_px > array.shape[2]:
+            raise ValueError(f"({y_px}, {x_px}, {height_px}, {width_px}) leaves level {level}")
+        rows, columns = slice(y_px, y_px + height_px, 1), slice(x_px, x_px + width_px, 1)
+        return _read(array, self.path / str(level), rows, columns)
+
+
+def open_stored_slide(path: str | Path) -> StoredSlide:
+    """Open a pyramid that Microtome wrote.
+
+    Raises
+    ------
+    MissingFile, BadProduct
+        Nothing is there; or it is unfinished, damaged or not a slide.
+    """
+    path = Path(path)
+    commit = require_commit(path, KIND)
+    try:
+        ome = read_metadata(path)["attributes"]["ome"]
+        datasets = ome["multiscales"][0]["datasets"]
+        levels = tuple(
+            ShardedArray.from_metadata(read_metadata(path / level["path"])) for level in datasets
+        )
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise BadProduct(f"damaged metadata ({error!r})", where=path) from error
+    return StoredSlide(path, commit, levels, ome)

@@ -1,0 +1,295 @@
+"""Zarr v3 shards: arrays of which one file holds many inner chunks, written whole by one writer.
+
+Layout of a shard (Zarr v3 ``sharding_indexed``, index at the end): the encoded inner chunks, then
+for each in C order its offset and length as little-endian uint64 (2^64 - 1 twice where it holds
+nothing but zeros), then the CRC-32C of that index. The index comes last, so a shard that was cut
+off has none, and a shard with a sound index is whole.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .codecs import ChunkCodec, Zstd, codec_from
+from .errors import BadProduct
+from .files import write_bytes, write_text
+
+Box = tuple[slice, ...]
+Index = tuple[int, ...]
+
+_EMPTY = 2**64 - 1
+_CRC_BYTES = 4
+
+
+@dataclass(frozen=True)
+class ShardedArray:
+    """An array cut into shards, and shards into chunks.
+
+    Attributes
+    ----------
+    shape
+        Of the whole array.
+    dtype
+        Of its values.
+    shard
+        Shape of what one file holds; a multiple of ``chunk`` on every axis.
+    chunk
+        Shape of what is encoded, and read, at once.
+    names
+        One name an axis.
+    codec
+        How chunks are encoded.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    shard: tuple[int, ...]
+    chunk: tuple[int, ...]
+    names: tuple[str, ...]
+    codec: ChunkCodec = field(default_factory=Zstd)
+
+    def __post_init__(self) -> None:
+        axes = {len(self.shape), len(self.shard), len(self.chunk), len(self.names)}
+        sizes = (*self.shape, *self.shard, *self.chunk)
+        if len(axes) > 1 or min(sizes) < 1 or any(np.mod(self.shard, self.chunk)):
+            raise ValueError(f"shards {self.shard} of chunks {self.chunk} do not tile {self.shape}")
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Number of shards along each axis."""
+        return tuple(map(_ceil_div, self.shape, self.shard))
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Number of chunks in a shard, along each axis."""
+        return tuple(s // c for s, c in zip(self.shard, self.chunk, strict=True))
+
+    def indices(self) -> Iterator[Index]:
+        """Every shard, in C order."""
+        return itertools.product(*map(range, self.grid))
+
+    def box(self, index: Index) -> Box:
+        """The part of the array that a shard holds."""
+        return tuple(
+            slice(i * s, min((i + 1) * s, n))
+            for i, s, n in zip(index, self.shard, self.shape, strict=True)
+        )
+
+    def file(self, folder: Path, index: Index) -> Path:
+        """The file of a shard, in the folder of the array."""
+        return folder.joinpath("c", *map(str, index))
+
+    def metadata(self) -> dict[str, Any]:
+        """The array's ``zarr.json``."""
+        return {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": list(self.shape),
+            "data_type": self.dtype.name,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(self.shard)}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": 0.0 if self.dtype.kind == "f" else 0,
+            "codecs": [
+                {
+                    "name": "sharding_indexed",
+                    "configuration": {
+                        "chunk_shape": list(self.chunk),
+                        "codecs": self.codec.metadata(),
+                        "index_codecs": [
+                            {"name": "bytes", "configuration": {"endian": "little"}},
+                            {"name": "crc32c"},
+                        ],
+                        "index_location": "end",
+                    },
+                }
+            ],
+            "attributes": {},
+            "dimension_names": list(self.names),
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> ShardedArray:
+        """The layout that a ``zarr.json`` of ours describes; KeyError or BadProduct for others."""
+        (sharding,) = metadata["codecs"]
+        inner = sharding["configuration"]
+        if sharding["name"] != "sharding_indexed" or inner["index_location"] != "end":
+            raise BadProduct("the array is not sharded as Microtome does it")
+        return cls(
+            shape=tuple(metadata["shape"]),
+            dtype=np.dtype(metadata["data_type"]),
+            shard=tuple(metadata["chunk_grid"]["configuration"]["chunk_shape"]),
+            chunk=tuple(inner["chunk_shape"]),
+            names=tuple(metadata["dimension_names"]),
+            codec=codec_from(inner["codecs"]),
+        )
+
+
+def encode_shard(array: ShardedArray, values: NDArray[Any]) -> bytes:
+    """Encode one shard.
+
+    Parameters
+    ----------
+    values
+        The part of the array that the shard holds (:meth:`ShardedArray.box`), in its dtype.
+    """
+    data, index = bytearray(), np.full((math.prod(array.chunks), 2), _EMPTY, "<u8")
+    for number, place in enumerate(itertools.product(*map(range, array.chunks))):
+        corner = [i * c for i, c in zip(place, array.chunk, strict=True)]
+        part = values[tuple(slice(a, a + c) for a, c in zip(corner, array.chunk, strict=True))]
+        if part.size == 0:
+            continue
+        chunk = _padded(part, array.chunk)
+        # By its bits: -0.0 is no emptiness.
+        if not chunk.view(np.uint8).any():
+            continue
+        encoded = array.codec.encode(chunk)
+        index[number] = len(data), len(encoded)
+        data += encoded
+    data += index.tobytes()
+    data += _crc32c(index.tobytes())
+    return bytes(data)
+
+
+def _padded(part: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    if part.shape == shape:
+        return np.ascontiguousarray(part)
+    whole = np.zeros(shape, part.dtype)
+    whole[tuple(slice(n) for n in part.shape)] = part
+    return whole
+
+
+def _crc32c(data: bytes) -> bytes:
+    import google_crc32c
+
+    return int(google_crc32c.value(data)).to_bytes(_CRC_BYTES, "little")
+
+
+def write_shard(array: ShardedArray, folder: Path, index: Index, values: NDArray[Any]) -> int:
+    """Encode and write one shard, whole or not at all; returns its length in bytes."""
+    encoded = encode_shard(array, values)
+    path = array.file(folder, index)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, encoded)
+    return len(encoded)
+
+
+def read_index(array: ShardedArray, path: Path) -> NDArray[np.uint64]:
+    """Offsets and lengths [n, 2] of a shard's chunks.
+
+    Raises
+    ------
+    BadProduct
+        The shard is missing, cut off or damaged.
+    """
+    length = 16 * math.prod(array.chunks)
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - length - _CRC_BYTES))
+            tail = file.read()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise BadProduct("a shard is missing", where=path, remedy=_AGAIN) from error
+    if len(tail) != length + _CRC_BYTES or _crc32c(tail[:length]) != tail[length:]:
+        raise BadProduct("a shard is cut off or damaged", where=path, remedy=_AGAIN)
+    index = np.frombuffer(tail[:length], "<u8").reshape(-1, 2)
+    kept = index[index[:, 0] != _EMPTY]
+    if int(kept.sum(axis=1).max(initial=0)) != size - len(tail):
+        raise BadProduct("a shard is damaged: its index does not fit it", where=path, remedy=_AGAIN)
+    return index
+
+
+_AGAIN = "Delete the product and make it again"
+
+
+def is_whole(array: ShardedArray, folder: Path, index: Index) -> bool:
+    """Whether a shard is there, with a sound index that fits its length."""
+    try:
+        read_index(array, array.file(folder, index))
+    except BadProduct:
+        return False
+    return True
+
+
+def read_box(array: ShardedArray, folder: Path, box: Box) -> NDArray[Any]:
+    """Read a box of the array, given by one slice an axis with start, stop and step 1.
+
+    Raises
+    ------
+    BadProduct
+        A shard is missing or damaged.
+    """
+    out = np.zeros([part.stop - part.start for part in box], array.dtype.newbyteorder("="))
+    spans = (
+        range(part.start // s, _ceil_div(part.stop, s))
+        for part, s in zip(box, array.shard, strict=True)
+    )
+    for shard in itertools.product(*spans):
+        _read_shard(array, array.file(folder, shard), shard, box, out)
+    return out
+
+
+def _read_shard(array: ShardedArray, path: Path, shard: Index, box: Box, out: NDArray[Any]) -> None:
+    index = read_index(array, path).reshape(*array.chunks, 2)
+    origin = tuple(i * s for i, s in zip(shard, array.shard, strict=True))
+    spans = (
+        range(max(0, part.start - o) // c, min(n, _ceil_div(part.stop - o, c)))
+        for part, o, c, n in zip(box, origin, array.chunk, array.chunks, strict=True)
+    )
+    with path.open("rb") as file:
+        for place in itertools.product(*spans):
+            offset, length = map(int, index[place])
+            if offset == _EMPTY:
+                continue
+            file.seek(offset)
+            chunk = _decode(array, file.read(length), path)
+            corner = [o + i * c for o, i, c in zip(origin, place, array.chunk, strict=True)]
+            low = [max(a, p.start) for a, p in zip(corner, box, strict=True)]
+            high = [min(a + c, p.stop) for a, c, p in zip(corner, array.chunk, box, strict=True)]
+            target = tuple(
+                slice(a - p.start, b - p.start) for a, b, p in zip(low, high, box, strict=True)
+            )
+            source = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, corner, strict=True))
+            out[target] = chunk[source]
+
+
+def _decode(array: ShardedArray, data: bytes, path: Path) -> NDArray[Any]:
+    try:
+        return array.codec.decode(data, array.chunk, array.dtype)
+    except (ValueError, RuntimeError) as error:
+        raise BadProduct(f"a chunk is damaged ({error})", where=path, remedy=_AGAIN) from error
+
+
+def write_metadata(folder: Path, metadata: Mapping[str, Any]) -> None:
+    """Write a node's ``zarr.json``, readably and always the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "zarr.json", json.dumps(metadata, indent=1, allow_nan=False))
+
+
+def read_metadata(folder: Path) -> dict[str, Any]:
+    """Read a node's ``zarr.json``.
+
+    Raises
+    ------
+    BadProduct
+        It is missing or damaged.
+    """
+    try:
+        metadata = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadProduct(f"damaged metadata ({error})", where=folder, remedy=_AGAIN) from error
+    if not isinstance(metadata, dict):
+        raise BadProduct("damaged metadata", where=folder, remedy=_AGAIN)
+    return metadata
+
+
+def _ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
