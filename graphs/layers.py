@@ -237,7 +237,9 @@ class GraphNetwork(nn.Module):
         ``concat`` keeps regions apart, as fits a common parcellation; ``mean``, ``sum`` and
         ``max`` do not depend on the order of regions.
     dropout
-        Probability of dropping a node feature before each layer, in training.
+        In training, probability of dropping a feature before each layer, for all regions and
+        graphs of a step at once (a fraction of the cost of one by one), and of dropping a value
+        that is read out.
     """
 
     def __init__(
@@ -263,6 +265,6 @@ class GraphNetwork(nn.Module):
         """Logits [b] of the positive class."""
         h = graphs.features
         for layer in self.layers:
-            h = torch.relu(layer(graphs, self.dropout(h)))
+            h = torch.relu(layer(graphs, h * self.dropout(h.new_ones(h.shape[-1]))))
         logits: Tensor = self.head(self.dropout(graphs.readout(h, self.how)))
         return logits.squeeze(1)

@@ -1,0 +1,180 @@
+"""Models of a diagnosis on one interface: parameters in, fitted on training rows, scores out.
+
+A model is a frozen record of hyper-parameters; fitting returns another record, which holds all that
+was learnt, standardisation included. Nothing is learnt anywhere else, so nothing can leak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .examples import Examples
+
+Array = NDArray[np.float64]
+
+
+class Fitted(Protocol):
+    """A model that has learnt."""
+
+    def predict_proba(self, examples: Examples) -> Array:
+        """Probability of the positive class: float64 [s]."""
+
+
+class Model(Protocol):
+    """Hyper-parameters, before learning. Equal seeds give equal fits."""
+
+    def fit(self, train: Examples, *, seed: int = 0) -> Fitted:
+        """Learn from the given rows alone."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """Hyper-parameters by name, as JSON takes them."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model with the hyper-parameters to choose from.
+
+    Attributes
+    ----------
+    name
+        What the user calls it.
+    candidates
+        Tried in an inner cross-validation; of equals the first is taken.
+    """
+
+    name: str
+    candidates: tuple[Model, ...]
+
+
+@dataclass(frozen=True)
+class LinearModel:
+    """Logistic regression with an L2 penalty on the standardised weights of all edges.
+
+    Attributes
+    ----------
+    c
+        Inverse of the penalty's strength.
+
+    References
+    ----------
+    Dadi et al. (2019), Benchmarking functional connectome-based predictive models, NeuroImage 192:
+    hard to beat.
+    """
+
+    c: float
+
+    def fit(self, train: Examples, *, seed: int = 0) -> FittedLinear:
+        """Learn mean and spread of each edge, then a weight for it. The seed has no effect."""
+        edges = train.edges
+        mean, sd = edges.mean(0), spread(edges)
+        weights, intercept = _logistic((edges - mean) / sd, train.labels, self.c)
+        return FittedLinear(self, mean, sd, weights, intercept)
+
+    def describe(self) -> Mapping[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class FittedLinear:
+    """What :class:`LinearModel` learnt: float64 [e] each, over edges i < j."""
+
+    model: LinearModel
+    mean: Array
+    sd: Array
+    weights: Array
+    intercept: float
+
+    def decision(self, examples: Examples) -> Array:
+        """Log-odds of the positive class."""
+        standard: Array = (examples.edges - self.mean) / self.sd
+        return standard @ self.weights + self.intercept
+
+    def predict_proba(self, examples: Examples) -> Array:
+        return sigmoid(self.decision(examples))
+
+
+@dataclass(frozen=True)
+class SiteModel:
+    """What the site alone says of the diagnosis: a control that looks at no connectome.
+
+    Attributes
+    ----------
+    c
+        Inverse of the penalty's strength.
+    alpha
+        Sites count only where their shares of patients differ in the training rows at this level
+        (chi-squared over people). Without that, a site balanced in the cohort scores below chance:
+        where it has more patients among the training rows, it has fewer among the held-out ones.
+    """
+
+    c: float = 1.0
+    alpha: float = 0.05
+
+    def fit(self, train: Examples, *, seed: int = 0) -> FittedSite:
+        """Learn a weight for each site of the training rows. The seed has no effect."""
+        _, person = np.unique(train.groups, return_index=True)
+        sites = np.unique(_sites(train))
+        if not _differ(_sites(train)[person], train.labels[person], self.alpha):
+            return FittedSite(self, sites, np.zeros(len(sites)), 0.0)
+        weights, intercept = _logistic(_one_hot(_sites(train), sites), train.labels, self.c)
+        return FittedSite(self, sites, weights, intercept)
+
+    def describe(self) -> Mapping[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class FittedSite:
+    """What :class:`SiteModel` learnt; a site that it has not seen gets the intercept."""
+
+    model: SiteModel
+    sites: NDArray[np.str_]
+    weights: Array
+    intercept: float
+
+    def predict_proba(self, examples: Examples) -> Array:
+        return sigmoid(_one_hot(_sites(examples), self.sites) @ self.weights + self.intercept)
+
+
+def spread(values: Array) -> Array:
+    """Standard deviation over the first axis; 1 where nothing varies, so that 0 stays 0."""
+    sd: Array = values.std(0)
+    return np.where(sd > 1e-12, sd, 1.0)
+
+
+def sigmoid(logits: Array) -> Array:
+    """Log-odds to probabilities."""
+    from scipy.special import expit
+
+    return np.asarray(expit(logits), np.float64)
+
+
+def _logistic(features: Array, labels: NDArray[np.int64], c: float) -> tuple[Array, float]:
+    from sklearn.linear_model import LogisticRegression
+
+    machine = LogisticRegression(C=c, class_weight="balanced", max_iter=2000)
+    machine.fit(features, labels)
+    return np.asarray(machine.coef_[0], np.float64), float(machine.intercept_[0])
+
+
+def _sites(examples: Examples) -> NDArray[np.str_]:
+    if examples.sites is None:
+        raise ValueError("the site model needs sites")
+    return examples.sites
+
+
+def _one_hot(values: NDArray[np.str_], categories: NDArray[np.str_]) -> Array:
+    return np.asarray(values[:, None] == categories[None, :], np.float64)
+
+
+def _differ(sites: NDArray[np.str_], labels: NDArray[np.int64], alpha: float) -> bool:
+    from scipy.stats import chi2_contingency
+
+    names = np.unique(sites)
+    counts = np.array([[np.sum((sites == n) & (labels == k)) for k in (0, 1)] for n in names])
+    return len(names) > 1 and float(chi2_contingency(counts).pvalue) < alpha
