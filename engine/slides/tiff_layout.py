@@ -66,6 +66,11 @@ class Plane:
         return bool(self.page.is_tiled)
 
     @property
+    def is_rgb_jpeg(self) -> bool:
+        """Whether JPEG streams hold red, green, blue, which Aperio's do not say of themselves."""
+        return bool(self.planes == 1 and self.page.photometric == _RGB and not self.page.is_jfif)
+
+    @property
     def columns(self) -> int:
         """Segments in a row."""
         return ceil(self.width_px / self.segment_px[1])

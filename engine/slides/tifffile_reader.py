@@ -14,6 +14,7 @@ import numpy as np
 from ...storage.errors import MicrotomeError, UnreadableFile
 from . import resolution
 from .base import Bounds, Level, Pixels, SlideInfo, downsample, require_inside
+from .jpeg import decode_segment
 from .tiff_check import is_tiff
 from .tiff_layout import PARSE_ERRORS, Layout, Plane, is_native, open_tiff
 
@@ -123,6 +124,7 @@ class TiffSlide:
             index = row * plane.columns + column
             try:
                 tile = self._decode(plane, index)
+                _require_size(tile, plane, row, column)
             except PARSE_ERRORS as error:
                 raise UnreadableFile(
                     f"tile ({row}, {column}) of {where} cannot be decoded: {error}",
@@ -148,16 +150,23 @@ class TiffSlide:
         raw = os.pread(self._tif.filehandle.fileno(), size, int(plane.offsets[index]))
         if len(raw) < size:
             raise EOFError("the file ends before it")
-        if page.compression == _JPEG and _is_cut_short(raw):
-            raise EOFError("its JPEG data end too soon")
-        tile, _, _ = page.decode(raw, index, jpegtables=page.jpegtables, jpegheader=page.jpegheader)
-        pixels: Pixels = tile[0]
-        return pixels
+        if page.compression != _JPEG:
+            tile, _, _ = page.decode(raw, index)
+            pixels: Pixels = tile[0]
+            return pixels
+        return decode_segment(
+            raw, plane.segment_px, samples=samples, tables=page.jpegtables, is_rgb=plane.is_rgb_jpeg
+        )
 
 
-def _is_cut_short(jpeg: bytes) -> bool:
-    """Whether the end-of-image marker is missing: libjpeg would make the rest up in grey."""
-    return jpeg.rfind(b"\xff\xd9") < 0
+def _require_size(tile: Pixels, plane: Plane, row: int, column: int) -> None:
+    """Refuse a tile of another size: some encoders cut those at the edge to the image, no more."""
+    tall, wide = plane.segment_px
+    height, width = tile.shape[:2]
+    least_tall = min(tall, plane.height_px - row * tall)
+    least_wide = min(wide, plane.width_px - column * wide)
+    if not (least_tall <= height <= tall and least_wide <= width <= wide):
+        raise ValueError(f"it is {height} × {width} px, not {tall} × {wide}")
 
 
 class TileCache:
