@@ -18,7 +18,7 @@ from .noise import key_of
 from .plan import plan_slide
 from .recipe import SITES, SlideRecipe
 from .truth import outlines_geojson
-from .writer import recipe_key_of, write_slide
+from .writer import QUALITY, key_in, slide_key, write_slide
 
 LABELS = ("normal", "tumour")
 COLUMNS = ("id", "path", "patient", "site", "label")
@@ -113,7 +113,7 @@ def write_cohort(
     side_px: tuple[int, int] = (4000, 6600),
     large_px: int | None = 16_400,
     jobs: int = 1,
-    quality: int = 85,
+    quality: int = QUALITY,
     on_done: Callable[[Outcome[str]], None] | None = None,
 ) -> Path:
     """Write ``slides/<id>.tiff``, ``truth/<id>.geojson`` and then ``cohort.csv``.
@@ -159,7 +159,7 @@ def _write(folder: Path, slide: PlannedSlide, *, quality: int) -> str | Skipped[
     with writable(truth):
         write_text(truth, outlines_geojson(recipe.outlines))
     words = f"{slide.width_px} x {slide.height_px} px"
-    if path.is_file() and recipe_key_of(path) == recipe.key:
+    if path.is_file() and key_in(path) == slide_key(recipe, quality):
         return Skipped(words)
     write_slide(path, recipe, quality=quality)
     return words

@@ -20,6 +20,8 @@ STEP_PX = 16
 
 _SOFT_UM = 12.0
 _ENVELOPE = 6.0
+_SHORTEST_PX = 512
+"""A smaller slide shows a part of a piece of tissue, not a smaller piece."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def tissue_level(recipe: SlideRecipe, y_px: Floats, x_px: Floats) -> Floats:
 
     Octaves from half the slide down to 100 µm under an envelope that keeps the border free.
     """
-    short = min(recipe.height_px, recipe.width_px)
+    short = max(min(recipe.height_px, recipe.width_px), _SHORTEST_PX)
     waves = [short / 2**k for k in range(1, 6)]
     waves += [w / recipe.mpp for w in (300.0, 100.0) if w / recipe.mpp < waves[-1]]
     level = np.zeros((len(y_px), len(x_px)))

@@ -11,6 +11,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from ...storage.commit import product_key
 from ...storage.files import new_file, writable
 from .paint import BLOCK_PX, Painter
 from .recipe import SlideRecipe
@@ -18,19 +19,20 @@ from .recipe import SlideRecipe
 Pixels = NDArray[np.uint8]
 
 TILE_PX = 256
+QUALITY = 85
 FACTOR = 4
 """Each level is this much coarser than the one below it."""
 
 _BAND_PX = FACTOR * TILE_PX
 _SMALLEST_PX = 1024
-_DESCRIPTION = "Microtome synthetic slide, not tissue; recipe "
+_DESCRIPTION = "Microtome synthetic slide, not tissue; key "
 
 
 def write_slide(
     path: Path,
     recipe: SlideRecipe,
     *,
-    quality: int = 85,
+    quality: int = QUALITY,
     on_progress: Callable[[float], None] | None = None,
 ) -> None:
     """Paint a slide and write it as a generic pyramidal BigTIFF, whole or not at all.
@@ -72,7 +74,7 @@ def write_slide(
                     compression="jpeg",
                     subsampling=(2, 2),
                     subfiletype=1 if index else 0,
-                    description=None if index else _DESCRIPTION + recipe.key,
+                    description=None if index else _DESCRIPTION + slide_key(recipe, quality),
                     software=False,
                     metadata=None,
                     resolution=(_per_cm(recipe.mpp * FACTOR**index),) * 2,
@@ -80,8 +82,13 @@ def write_slide(
                 )
 
 
-def recipe_key_of(path: Path) -> str | None:
-    """Key of the recipe that a file was made from; None where it is no slide of ours."""
+def slide_key(recipe: SlideRecipe, quality: int = QUALITY) -> str:
+    """SHA-256 that changes whenever the file would."""
+    return product_key(kind="synthetic slide", recipe=recipe.key, quality=quality)
+
+
+def key_in(path: Path) -> str | None:
+    """Key that a slide file of ours was made with; None where it is none."""
     import tifffile
 
     try:
