@@ -82,7 +82,8 @@ def ink_pixels(image: Tiles) -> NDArray[np.bool_]:
     """Pixels of an RGB image, uint8 [h, w, 3], with the colour of green, blue or black ink.
 
     Green: hue 70-190°, saturation over 0.24. Blue: hue 190-236°, saturation over 0.55, which
-    haematoxylin does not reach. Black: no channel over 70.
+    haematoxylin does not reach. Black: no channel over 69 and saturation below 0.4, which thick
+    or dense tissue is not.
 
     Returns
     -------
@@ -93,5 +94,5 @@ def ink_pixels(image: Tiles) -> NDArray[np.bool_]:
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     green = cv2.inRange(hsv, (36, 61, 0), (95, 255, 255))
     blue = cv2.inRange(hsv, (96, 141, 0), (117, 255, 255))
-    black = cv2.inRange(hsv, (0, 0, 0), (180, 255, 69))
+    black = cv2.inRange(hsv, (0, 0, 0), (180, 100, 69))
     return np.asarray(cv2.max(cv2.max(green, blue), black)) > 0
