@@ -147,7 +147,10 @@ def product_state(product: Path, key: str) -> State:
     """Say whether a product is there and whether it is the one that ``key`` asks for."""
     if not product.exists():
         return "absent"
-    record = read_commit(product)
+    try:
+        record = read_commit(product)
+    except BadProduct:
+        return "damaged"
     if record is None:
         return "damaged"
     return "done" if record.key == key else "stale"

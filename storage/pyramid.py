@@ -62,6 +62,8 @@ class CellRecord:
 
     Attributes
     ----------
+    stage
+        Of the cell.
     pixels
         How many pixels of the cell's first level it stands for.
     written, kept
@@ -70,6 +72,7 @@ class CellRecord:
         Length of those that were made.
     """
 
+    stage: int
     pixels: int
     written: int
     kept: int
@@ -206,7 +209,11 @@ def write_cell(plan: Pyramid, cell: Cell, folder: Path, source: Source) -> CellR
         min(plan.block_px, n - a) for n, a in zip(first.shape[1:], (y, x), strict=True)
     )
     return CellRecord(
-        height * width, len(missing), len(shards) - len(missing), writer.bytes_written
+        stage=cell.stage,
+        pixels=height * width,
+        written=len(missing),
+        kept=len(shards) - len(missing),
+        bytes_written=writer.bytes_written,
     )
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ...storage.errors import EmptyFile, MissingFile, UnreadableFile
+from ...storage.commit import RECORD
+from ...storage.errors import EmptyFile, MicrotomeError, MissingFile, UnreadableFile
 from .base import Modality, Volume, Voxels
 from .dicom import read_dicom
 from .dicom_pictures import is_dicom
+from .export import export_nifti
 from .nifti import is_nifti, read_nifti
+from .stored import read_stored
 
-__all__ = ["Modality", "Volume", "Voxels", "open_volume"]
+__all__ = ["Modality", "Volume", "Voxels", "export_nifti", "is_scan", "open_volume"]
 
 
 def open_volume(path: str | Path, *, series: str | None = None) -> Volume:
@@ -19,7 +22,8 @@ def open_volume(path: str | Path, *, series: str | None = None) -> Volume:
     Parameters
     ----------
     path
-        A NIfTI file, a DICOM file, or a folder with a DICOM series.
+        A NIfTI file, a DICOM file, a folder with a DICOM series, or a scan that
+        ``microtome ingest`` made (``.ome.zarr``).
     series
         Which series of a DICOM folder: its SeriesInstanceUID, or its number where that is unique.
 
@@ -44,6 +48,8 @@ def open_volume(path: str | Path, *, series: str | None = None) -> Volume:
     if path.is_file() and path.stat().st_size == 0:
         raise EmptyFile("the file has no bytes", where=path, remedy="Copy it again")
     try:
+        if (path / RECORD).is_file():
+            return read_stored(path)
         if path.is_dir() or is_dicom(path):
             return read_dicom(path, series)
         if is_nifti(path):
@@ -53,3 +59,17 @@ def open_volume(path: str | Path, *, series: str | None = None) -> Volume:
             "this file may not be read", where=error.filename, remedy="Mend its permissions"
         ) from error
     raise UnreadableFile("no reader for scans understands this", where=path)
+
+
+def is_scan(path: Path) -> bool:
+    """Whether a file or folder is for :func:`open_volume` and not for a slide reader.
+
+    DICOM holds slides as well as scans: what a slide reader takes is a slide.
+    """
+    from ..slides.registry import find_reader
+
+    try:
+        find_reader(path)
+    except MicrotomeError:
+        return path.is_dir() or (path.stat().st_size > 0 and (is_dicom(path) or is_nifti(path)))
+    return False

@@ -80,7 +80,7 @@ def read_nifti(path: Path) -> Volume:
         intercept=np.array(image.dataobj.inter, np.float64),
         time_s=time_s,
         files=tuple(sorted({voxel_file, path})),
-        header=_raw_header(path, offset if voxel_file == path else None),
+        header=_raw_header(path, image, voxel_file),
         properties={
             "format": "NIfTI-2" if isinstance(header, nibabel.Nifti2Header) else "NIfTI-1",
             "orientation": "".join(nibabel.aff2axcodes(affine)),
@@ -118,7 +118,7 @@ def _check_kind(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Non
             where=path,
             remedy="Split it into volumes of one component",
         )
-    if dtype.fields is not None or dtype.kind not in "iuf":
+    if dtype.fields is not None or dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise UnreadableFile(f"voxels of type {dtype} are not supported", where=path)
 
 
@@ -160,9 +160,15 @@ def _opened(path: Path) -> Any:
     return gzip.open(path, "rb") if packed else path.open("rb")
 
 
-def _raw_header(path: Path, length: int | None) -> bytes:
+def _raw_header(path: Path, image: Any, voxel_file: Path) -> bytes:
+    """All that stands before the voxels; of a pair, as a single file would have it."""
+    if voxel_file == path:
+        with _opened(path) as file:
+            return bytes(file.read(int(image.dataobj.offset)))
     with _opened(path) as file:
-        return bytes(file.read(-1 if length is None else length))
+        header = type(image.header)(file.read(image.header.sizeof_hdr), check=False)
+    header["magic"], header["vox_offset"] = header.single_magic, header.single_vox_offset
+    return bytes(header.binaryblock) + bytes(header.single_vox_offset - header.sizeof_hdr)
 
 
 def _check_length(path: Path, expected: int) -> None:

@@ -1,0 +1,266 @@
+"""Slides and scans into OME-Zarr: resumable, many processes at once, bounded memory."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict, dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from ..storage.codecs import PROFILES
+from ..storage.commit import file_identity, new_product, product_key, product_state, writable
+from ..storage.pyramid import KIND as SLIDE
+from ..storage.pyramid import SUFFIX, Cell, CellRecord, Pyramid, write_cell, write_pyramid_metadata
+from ..storage.scans import KIND as SCAN
+from ..storage.scans import ScanHeader, scan_array, write_scan_metadata, write_scan_shards
+from .schedule import Outcome, Pool, Skipped, open_pool, run_items
+from .slides import SlideInfo, open_slide
+from .volumes import Volume, open_volume
+
+Progress = Callable[[int, int], None]
+"""Told of (pixels or voxels done, in all)."""
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What was made of one slide or scan.
+
+    Attributes
+    ----------
+    path
+        The ``.ome.zarr``.
+    kind
+        ``slide image`` or ``scan image``.
+    pixels
+        Pixels of level 0, or voxels.
+    written, kept
+        Shards made now, and shards found whole from an interrupted run.
+    seconds
+        Wall time of this run.
+    """
+
+    path: Path
+    kind: str
+    pixels: int
+    written: int = 0
+    kept: int = 0
+    seconds: float = 0.0
+
+
+def product_id(path: Path) -> str:
+    """Identity that a file or folder gives its products: its name without suffixes."""
+    name = path.absolute().name.removesuffix(".gz")
+    return Path(name).stem.removesuffix(".ome") if not path.is_dir() else path.absolute().name
+
+
+def ingest_slide(
+    path: str | Path,
+    out: str | Path,
+    *,
+    name: str | None = None,
+    mpp: float | None = None,
+    profile: str = "compatible",
+    jobs: int = 1,
+    pool: Pool | None = None,
+    on_progress: Progress | None = None,
+    overwrite: bool = False,
+) -> Ingested | Skipped[Ingested]:
+    """Write a slide as an OME-Zarr 0.5 pyramid.
+
+    Level 0 holds the slide's own pixels; each further level is the mean of 2 × 2 pixels of the one
+    below, rounded, down to a single chunk (:mod:`~microtome.storage.pyramid`). A run that was
+    interrupted, however it ended, is resumed by running it again: whole shards are kept, and the
+    result is the same byte for byte.
+
+    Parameters
+    ----------
+    path
+        The slide.
+    out
+        Folder; the product is ``<out>/<name>.ome.zarr``.
+    name
+        The file's name without suffix by default.
+    mpp
+        µm per level-0 pixel, where the file states none or a wrong one. A slide without is kept
+        too: its metadata then have no unit.
+    profile
+        How pixels are kept: ``compatible`` (Zstandard).
+    jobs, pool
+        As in :func:`~microtome.engine.schedule.run_items`.
+    on_progress
+        Told of (level-0 pixels done, in all).
+    overwrite
+        Replace an image that was made from another slide or otherwise.
+
+    Returns
+    -------
+    Ingested
+        In :class:`~microtome.engine.schedule.Skipped` where it was there already.
+
+    Raises
+    ------
+    MissingFile, EmptyFile, TruncatedFile, UnreadableFile
+        What is wrong with the slide.
+    StaleProduct, OutputBusy, UnwritableOutput, WorkerDied
+        What is wrong with the output or the machine; running again resumes.
+    """
+    start, path = time.perf_counter(), Path(path)
+    with open_slide(path, mpp=mpp) as slide:
+        info = slide.info
+    plan = Pyramid(info.height_px, info.width_px, profile=profile)
+    name = name or product_id(path)
+    product = Path(out) / f"{name}{SUFFIX}"
+    identity = file_identity(path)
+    key = product_key(
+        kind=SLIDE,
+        input=identity,
+        reader=info.backend,
+        mpp=info.mpp,
+        plan=asdict(plan),
+        codec=PROFILES[profile].metadata(),
+    )
+    made = Ingested(product, SLIDE, info.height_px * info.width_px)
+    if product_state(product, key) == "done":
+        return Skipped(made)
+    about = {
+        "id": name,
+        "source": path.name,
+        "size_px": [info.height_px, info.width_px],
+        "levels": len(plan.sizes_px),
+        "mpp": info.mpp,
+        "profile": profile,
+    }
+    records: list[CellRecord] = []
+
+    def note(outcome: Outcome[CellRecord]) -> None:
+        assert outcome.value is not None
+        records.append(outcome.value)
+        if on_progress is not None and outcome.value.stage == 0:
+            on_progress(sum(r.pixels for r in records if r.stage == 0), made.pixels)
+
+    with (
+        new_product(
+            product, kind=SLIDE, key=key, about=about, overwrite=overwrite, resume=True
+        ) as folder,
+        open_pool(jobs) if pool is None else nullcontext(pool) as active,
+    ):
+        work = partial(_make_cell, plan=plan, slide=path, mpp=mpp, product=product, folder=folder)
+        for stage in range(plan.stages):
+            # The first error ends the slide: half an image is none.
+            run_items(plan.cells(stage), work, pool=active, on_done=note, debug=True)
+        provenance = _slide_provenance(info, identity)
+        write_pyramid_metadata(plan, folder, name=name, mpp=info.mpp, about=provenance)
+    return Ingested(
+        product,
+        SLIDE,
+        made.pixels,
+        written=sum(r.written for r in records),
+        kept=sum(r.kept for r in records),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _make_cell(
+    cell: Cell, *, plan: Pyramid, slide: Path, mpp: float | None, product: Path, folder: Path
+) -> CellRecord:
+    with ExitStack() as stack, writable(product):
+        # Not opened where all shards are there already.
+        opened = cache(lambda: stack.enter_context(open_slide(slide, mpp=mpp)))
+        return write_cell(plan, cell, folder, lambda *box: opened().read(0, *box))
+
+
+def _slide_provenance(info: SlideInfo, identity: str) -> dict[str, Any]:
+    """What OME-Zarr has no word for; vendors' free text, which may name a patient, stays out."""
+    return {
+        "source": info.path.name,
+        "identity": identity,
+        "reader": info.backend,
+        "vendor": info.vendor,
+        "mpp_source": info.mpp_source,
+        "objective_power": info.objective_power,
+        "bounds_px": None if info.bounds is None else asdict(info.bounds),
+        "notes": list(info.notes),
+    }
+
+
+def ingest_volume(
+    path: str | Path,
+    out: str | Path,
+    *,
+    name: str | None = None,
+    series: str | None = None,
+    on_progress: Progress | None = None,
+    overwrite: bool = False,
+) -> Ingested | Skipped[Ingested]:
+    """Write a scan as OME-Zarr 0.5, axes [t,] z, y, x, in the type that its file holds.
+
+    The rescale, the full affine, the frame times and a NIfTI file's header are kept beside the
+    voxels; :func:`~microtome.engine.volumes.export_nifti` gives them back without loss.
+
+    Parameters
+    ----------
+    path
+        A NIfTI file, a DICOM file, or a folder with a DICOM series.
+    out
+        Folder; the product is ``<out>/<name>.ome.zarr``.
+    name
+        The file's or folder's name by default.
+    series
+        Which series of a DICOM folder.
+    on_progress
+        Told of (voxels done, in all).
+    overwrite
+        Replace an image that was made from another scan or otherwise.
+
+    Raises
+    ------
+    MissingFile, EmptyFile, TruncatedFile, UnreadableFile, BadGeometry
+        What is wrong with the scan.
+    StaleProduct, OutputBusy, UnwritableOutput
+        What is wrong with the output; running again resumes.
+    """
+    start, path = time.perf_counter(), Path(path)
+    volume = open_volume(path, series=series)
+    array = scan_array(volume.shape, volume.stored.dtype)
+    name = name or product_id(path)
+    product = Path(out) / f"{name}{SUFFIX}"
+    identity = product_key(files=sorted(file_identity(file) for file in volume.files))
+    key = product_key(kind=SCAN, input=identity, array=array.metadata())
+    voxels = math.prod(volume.shape)
+    if product_state(product, key) == "done":
+        return Skipped(Ingested(product, SCAN, voxels))
+    about = {
+        "id": name,
+        "source": path.name,
+        "shape": list(volume.shape),
+        "dtype": array.dtype.name,
+        "spacing_mm": list(volume.spacing_mm),
+        "modality": volume.modality,
+    }
+    with new_product(
+        product, kind=SCAN, key=key, about=about, overwrite=overwrite, resume=True
+    ) as folder:
+        read = volume.stored.read_box
+        written, kept = write_scan_shards(array, folder / "0", read, on_progress)
+        provenance = {"source": path.name, "identity": identity, "reader": volume.backend}
+        write_scan_metadata(array, folder, name, _header_of(volume), provenance)
+    seconds = time.perf_counter() - start
+    return Ingested(product, SCAN, voxels, written, kept, seconds)
+
+
+def _header_of(volume: Volume) -> ScanHeader:
+    return ScanHeader(
+        affine=volume.affine,
+        slope=volume.slope,
+        intercept=volume.intercept,
+        modality=volume.modality,
+        unit=volume.unit,
+        time_s=volume.time_s,
+        nifti_header=volume.header,
+        properties=volume.properties,
+        notes=volume.notes,
+    )
