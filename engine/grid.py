@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -230,6 +230,18 @@ def tissue_fraction(
     (top, bottom), (left, right) = spans
     inside = summed[bottom, right] - summed[top, right] - summed[bottom, left] + summed[top, left]
     return (inside / ((bottom - top) * (right - left))).astype(np.float32)
+
+
+def overlaps(grid: TileGrid, parts: Iterable[Bounds]) -> NDArray[np.bool_]:
+    """Which tiles touch any of some rectangles, given in level-0 pixels: bool [n]."""
+    touched = np.zeros(len(grid), np.bool_)
+    low = grid.coords_px
+    high = low + np.asarray(grid.footprint_px)
+    for part in parts:
+        start = np.array((part.y_px, part.x_px))
+        stop = start + np.array((part.height_px, part.width_px))
+        touched |= ((low < stop) & (high > start)).all(axis=1)
+    return touched
 
 
 def _span(

@@ -65,8 +65,8 @@ class Outcome(Generic[R]):
 
     @property
     def entry(self) -> Entry:
-        """The ledger's line for this item."""
-        detail = "" if self.error is None else f"{self.error}"
+        """The ledger's line for this item; a value's ``warning`` goes with what is done."""
+        detail = getattr(self.value, "warning", "") if self.error is None else f"{self.error}"
         return Entry(self.item, self.state, self.reason, detail, round(self.seconds, 3))
 
 

@@ -84,6 +84,12 @@ class TruncatedFile(UnreadableFile):
     reason = "truncated"
 
 
+class CorruptTiles(UnreadableFile):
+    """More of a slide's tiles cannot be decoded than is allowed."""
+
+    reason = "corrupt"
+
+
 class NoResolution(InputError):
     """The image does not say how large its pixels are."""
 

@@ -13,16 +13,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.grid import TileGrid, tissue_fraction
+from ..engine.grid import TileGrid, overlaps, tissue_fraction
 from ..engine.quality import tile_quality
 from ..engine.schedule import Outcome, Skipped, run_items
 from ..engine.slides import Bounds, Slide, open_slide
+from ..engine.slides.salvage import Salvaged
 from ..engine.tiles import read_tile
 from ..engine.tissue import VERSION as TISSUE_VERSION
 from ..engine.tissue import find_tissue
 from ..storage.bags import KIND, SUFFIX, Bag, write_bag
 from ..storage.commit import file_identity, is_done, product_key, require_commit
-from ..storage.errors import BadGeometry, NoTissue, UnreadableFile
+from ..storage.errors import BadGeometry, CorruptTiles, NoTissue, UnreadableFile
 from ..storage.ledger import Ledger
 from .encoders import DEFAULT, Encoder, Precision, Tiles, load_encoder
 
@@ -104,6 +105,14 @@ class Encoded:
     dim: int
     corrupt_tiles: int
 
+    @property
+    def warning(self) -> str:
+        """What the ledger says of a bag that is not whole."""
+        if not self.corrupt_tiles:
+            return ""
+        share = _share(self.corrupt_tiles, self.tiles + self.corrupt_tiles)
+        return f"{share} cannot be decoded and are left out"
+
 
 def encode(
     slide: Slide,
@@ -144,8 +153,8 @@ def encode(
     ------
     BadGeometry
         The grid is empty, or its tiles are not those that the encoder takes.
-    UnreadableFile
-        Too many tiles cannot be decoded.
+    CorruptTiles
+        Too many tiles cannot be decoded, or not one can.
 
     Examples
     --------
@@ -207,6 +216,18 @@ def _box(bounds: Bounds) -> tuple[int, int, int, int]:
     return bounds.y_px, bounds.x_px, bounds.height_px, bounds.width_px
 
 
+def _share(corrupt: int, tiles: int) -> str:
+    return f"{100 * corrupt / tiles:.3g} % of tiles ({corrupt} of {tiles})"
+
+
+def _too_corrupt(slide: Slide, what: str) -> CorruptTiles:
+    return CorruptTiles(
+        f"{what} cannot be decoded",
+        where=slide.info.path,
+        remedy="Copy the slide again, or allow more with --max-corrupt",
+    )
+
+
 class _Reader:
     """Tiles of a grid, decoded ahead by one thread; those that cannot be are left out."""
 
@@ -214,23 +235,24 @@ class _Reader:
         self._slide, self._grid, self._allowed = slide, grid, allowed_corrupt
 
     def sample(self, count: int) -> Tiles:
-        """Up to ``count`` tiles, evenly spread over the grid."""
+        """Up to ``count`` tiles, evenly spread over the grid; raises if not one can be decoded."""
         chosen = np.linspace(0, len(self._grid) - 1, min(count, len(self._grid)))
-        return self._decode(np.unique(chosen.astype(np.intp)))[1]
+        wanted = np.unique(chosen.astype(np.intp))
+        tiles = self._decode(wanted)[1]
+        if len(wanted) and not len(tiles):
+            raise _too_corrupt(self._slide, "at least " + _share(len(wanted), len(self._grid)))
+        return tiles
 
     def batches(self) -> Iterator[tuple[Indices, Tiles]]:
-        """All tiles in grid order; raises once too many could not be decoded."""
+        """All tiles in grid order; raises at the end if too many could not be decoded."""
         n, corrupt = len(self._grid), 0
         for wanted, indices, tiles in self._ahead():
             corrupt += len(wanted) - len(indices)
-            if corrupt > self._allowed:
-                raise UnreadableFile(
-                    f"at least {corrupt} of {n} tiles cannot be decoded",
-                    where=self._slide.info.path,
-                    remedy="Copy the slide again, or allow more with --max-corrupt",
-                )
-            if len(indices):
+            # What is refused is counted to its end, but encoded no further.
+            if corrupt <= self._allowed and len(indices):
                 yield indices, tiles
+        if corrupt > min(self._allowed, n - 1):
+            raise _too_corrupt(self._slide, _share(corrupt, n))
 
     def _ahead(self) -> Iterator[tuple[Indices, Indices, Tiles]]:
         n = len(self._grid)
@@ -274,7 +296,7 @@ def encode_slide(
     ------
     StaleProduct
         A bag made otherwise is there and ``overwrite`` is false.
-    NoResolution, BadResolution, BadGeometry, NoTissue, UnreadableFile, MissingFile
+    NoResolution, BadResolution, BadGeometry, NoTissue, CorruptTiles, UnreadableFile, MissingFile
         The slide cannot be encoded.
     """
     options = options or EncodeOptions()
@@ -324,9 +346,17 @@ def _tissue_tiles(
         info, tile_px=encoder.tile_px, mpp=encoder.mpp, stride_px=options.stride_px
     )
     _check_fit(slide, grid, encoder)
-    mask = find_tissue(slide)
+    salvaged = Salvaged(slide)
+    try:
+        mask = find_tissue(salvaged)
+    except NoTissue as error:
+        if salvaged.lost_fraction > options.max_corrupt:
+            share = f"{100 * salvaged.lost_fraction:.3g} % of the slide"
+            raise _too_corrupt(slide, share) from error
+        raise
     fraction = tissue_fraction(grid, mask.tissue, (info.height_px, info.width_px))
-    keep = fraction >= options.min_tissue
+    # Whether there was tissue where the overview is lost, nobody knows: those tiles are tried.
+    keep = (fraction >= options.min_tissue) | overlaps(grid, salvaged.lost)
     if not keep.any():
         raise NoTissue(
             f"no tile of {grid.tile_px} px has {options.min_tissue:.0%} tissue",

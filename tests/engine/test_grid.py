@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from microtome.engine.grid import TileGrid, tissue_fraction
+from microtome.engine.grid import TileGrid, overlaps, tissue_fraction
 from microtome.engine.slides.base import Bounds, Level, SlideInfo
 from microtome.storage.errors import BadGeometry, BadResolution, NoResolution
 
@@ -235,3 +235,21 @@ def test_tissue_fraction_is_the_share_of_mask_pixels_under_the_tile(seed, scale)
             int(x // scale) : int(np.ceil((x + fx) / scale)),
         ]
         assert fraction == pytest.approx(under.mean(), abs=1e-6)
+
+
+class TestOverlaps:
+    @settings(max_examples=50)
+    @given(**requests, part=st.tuples(*[st.floats(0, 1)] * 4))
+    def test_are_the_tiles_that_share_a_point_with_the_part(
+        self, info, tile_px, coarser, overlap, part
+    ):
+        grid = lay(info, tile_px, coarser, overlap)
+        y, x = int(part[0] * (info.height_px - 1)), int(part[1] * (info.width_px - 1))
+        h = 1 + int(part[2] * (info.height_px - y - 1))
+        w = 1 + int(part[3] * (info.width_px - x - 1))
+        ours = overlaps(grid, [Bounds(y, x, h, w)])
+        for (top, left), touched in zip(grid.coords_px[:200].tolist(), ours, strict=False):
+            bottom, right = top + grid.footprint_px[0], left + grid.footprint_px[1]
+            shared = min(bottom, y + h) > max(top, y) and min(right, x + w) > max(left, x)
+            assert touched == shared
+        assert not overlaps(grid, []).any()

@@ -21,11 +21,11 @@ from microtome.storage.bags import find_bags, read_bag
 from microtome.storage.errors import (
     BadGeometry,
     CohortError,
+    CorruptTiles,
     MissingFile,
     NoResolution,
     NoTissue,
     StaleProduct,
-    UnreadableFile,
 )
 from microtome.storage.ledger import Ledger
 from microtome.tasks.encode import (
@@ -285,7 +285,7 @@ class TestRefusals:
     def test_too_many_undecodable_tiles_reject_the_slide(self, drawn, tmp_path):
         path = drawn("damaged.tif")
         self.damage(path, tile=6)
-        with pytest.raises(UnreadableFile, match="1 of 16 tiles"):
+        with pytest.raises(CorruptTiles, match=r"6.25 % of tiles \(1 of 16\)"):
             encode_slide(SlideItem("damaged", path), out=tmp_path / "out")
         assert not find_bags(tmp_path / "out")
 
