@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...storage.errors import BadGeometry, EmptyFile
 from .base import Box, Modality, Volume, Voxels
-from .dicom_pictures import check_scan, has_pictures, is_dicom, pictures_of, read_header
+from .dicom_pictures import Header, check_scan, is_dicom, named_errors, pictures_of, read_header
 from .dicom_pixels import decode_frame, pixel_dtype
 from .stack import Picture, arrange, frame_times
 
@@ -29,12 +29,12 @@ class Series:
     """One series of a folder: its files with their headers."""
 
     uid: str
-    files: Mapping[Path, Any]
+    files: Mapping[Path, Header]
 
     @property
     def header(self) -> Any:
-        """The first file's header."""
-        return next(iter(self.files.values()))
+        """The first file's data set."""
+        return next(iter(self.files.values())).data
 
     @property
     def number(self) -> str:
@@ -60,12 +60,13 @@ def find_series(path: Path) -> list[Series]:
         A file has DICOM's magic word and cannot be understood.
     """
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    groups: dict[str, dict[Path, Any]] = {}
+    groups: dict[str, dict[Path, Header]] = {}
     for file in files:
         if is_dicom(file):
-            header = read_header(file)
-            if has_pictures(header) or path.is_file():
-                groups.setdefault(str(header.get("SeriesInstanceUID", "")), {})[file] = header
+            with named_errors(file):
+                header = read_header(file)
+                if header.has_pictures or path.is_file():
+                    groups.setdefault(header.series, {})[file] = header
     if not groups:
         raise EmptyFile("no DICOM pictures are there", where=path)
     found = [Series(uid, members) for uid, members in groups.items()]
@@ -113,21 +114,28 @@ def read_dicom(path: Path, series: str | None = None) -> Volume:
     BadGeometry
         The pictures are not one regular volume, or there are several series.
     """
-    chosen = choose_series(find_series(path), series, path)
+    with named_errors(path):
+        return _volume_of(path, choose_series(find_series(path), series, path))
+
+
+def _volume_of(path: Path, chosen: Series) -> Volume:
     pictures: list[Picture] = []
-    for file, header in chosen.files.items():
-        check_scan(file, header)
-        pictures += pictures_of(file, header)
+    for file, opened in chosen.files.items():
+        check_scan(file, opened)
+        pictures += pictures_of(file, opened.data)
     header = chosen.header
     stack = arrange(
         pictures, where=path, stated_times=int(header.get("NumberOfTemporalPositions") or 0) or None
     )
-    dtypes = {pixel_dtype(h) for h in chosen.files.values()}
-    if len(dtypes) > 1:
-        raise BadGeometry("one series mixes several pixel types", where=path)
+    kinds = {
+        (pixel_dtype(h.data), h.data.file_meta.TransferSyntaxUID) for h in chosen.files.values()
+    }
+    if len(kinds) > 1:
+        raise BadGeometry("one series mixes several pixel types or compressions", where=path)
+    dtype, syntax = kinds.pop()
     modality = _MODALITY[str(header.Modality)]
     repetition_ms = header.get("RepetitionTime") if modality == "MR" else None
-    frames = _Frames(pictures, stack.order, dtypes.pop())
+    frames = _Frames(pictures, stack.order, dtype, syntax)
     return Volume(
         path=path,
         backend="dicom",
@@ -168,10 +176,15 @@ class _Frames:
     """Reads boxes of a stack, decoding only the pictures that they touch."""
 
     def __init__(
-        self, pictures: Sequence[Picture], order: NDArray[np.intp], dtype: np.dtype[Any]
+        self,
+        pictures: Sequence[Picture],
+        order: NDArray[np.intp],
+        dtype: np.dtype[Any],
+        syntax: Any,
     ) -> None:
         self._pictures = pictures
         self._order = order
+        self._syntax = syntax
         self._last: tuple[tuple[Path, int], NDArray[Any]] | None = None
         self.dtype = dtype
         grid = order.shape if len(order) > 1 else order.shape[1:]
@@ -187,7 +200,7 @@ class _Frames:
         # The slices of a mosaic come from one picture: it is decoded once.
         place = (picture.file, picture.frame)
         if self._last is None or self._last[0] != place:
-            self._last = place, decode_frame(*place).astype(self.dtype, copy=False)
+            self._last = place, decode_frame(*place, self._syntax).astype(self.dtype, copy=False)
         whole = self._last[1]
         if picture.tile is None:
             return whole

@@ -7,7 +7,7 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,18 @@ _MODALITIES = ("CT", "MR", "PT")
 
 
 @contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
-    from pydicom.errors import InvalidDicomError
+def named_errors(path: Path) -> Iterator[None]:
+    """Turn what a damaged header makes a parser raise into a named error."""
+    from pydicom.errors import BytesLengthException, InvalidDicomError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     except (
-        InvalidDicomError, ValueError, TypeError, KeyError, AttributeError, IndexError, EOFError,
-        OSError, NotImplementedError, OverflowError, struct.error,
+        InvalidDicomError, BytesLengthException, AttributeError,
+        EOFError, IndexError, KeyError, NotImplementedError, OSError, OverflowError, TypeError,
+        ValueError, struct.error,
     ) as error:  # fmt: skip
         raise UnreadableFile(f"not a sound DICOM file ({error})", where=path) from error
 
@@ -42,8 +44,26 @@ def is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def read_header(path: Path) -> Any:
-    """Read the data set up to the pixels.
+@dataclass(frozen=True)
+class Header:
+    """A data set up to its pixels, and where in the file these begin."""
+
+    data: Any
+    pixels_at: int
+
+    @property
+    def series(self) -> str:
+        """SeriesInstanceUID."""
+        return str(self.data.get("SeriesInstanceUID", ""))
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether pictures (rows and columns) are described at all."""
+        return "Rows" in self.data and "Columns" in self.data
+
+
+def read_header(path: Path) -> Header:
+    """Read a file up to its pixels.
 
     Raises
     ------
@@ -52,18 +72,12 @@ def read_header(path: Path) -> Any:
     """
     from pydicom import dcmread
 
-    with _named_errors(path), path.open("rb") as file:
-        header = dcmread(file, stop_before_pixels=True)
-        header.get("Modality")
-        return header
+    with named_errors(path), path.open("rb") as file:
+        data = dcmread(file, stop_before_pixels=True)
+        return Header(data, 0 if file.closed else file.tell())
 
 
-def has_pictures(header: Any) -> bool:
-    """Whether the header describes pictures (rows and columns) at all."""
-    return "Rows" in header and "Columns" in header
-
-
-def check_scan(path: Path, header: Any) -> None:
+def check_scan(path: Path, header: Header) -> None:
     """Refuse what is no scan: no image, no CT, MR or PET, colour, cut off.
 
     Raises
@@ -71,29 +85,28 @@ def check_scan(path: Path, header: Any) -> None:
     EmptyFile, UnreadableFile, TruncatedFile
         See the message.
     """
-    from pydicom import dcmread
-
-    modality = str(header.get("Modality", ""))
-    if not has_pictures(header):
-        what = f"a DICOM {modality or 'directory'} without pictures"
-        raise EmptyFile(what, where=path, remedy="Name the image files, or their folder")
-    if modality not in _MODALITIES:
-        raise UnreadableFile(
-            f"DICOM of modality {modality or '?'} is not a scan that Microtome reads",
-            where=path,
-            remedy="CT, MR and PT are read",
-        )
-    with _named_errors(path):
-        if int(header.get("SamplesPerPixel", 1)) != 1:
+    data = header.data
+    with named_errors(path):
+        modality = str(data.get("Modality", ""))
+        if not header.has_pictures:
+            what = f"a DICOM {modality or 'directory'} without pictures"
+            raise EmptyFile(what, where=path, remedy="Name the image files, or their folder")
+        if modality not in _MODALITIES:
+            raise UnreadableFile(
+                f"DICOM of modality {modality or '?'} is not a scan that Microtome reads",
+                where=path,
+                remedy="CT, MR and PT are read",
+            )
+        if int(data.get("SamplesPerPixel", 1)) != 1:
             raise UnreadableFile("colour pictures are no scan", where=path)
-        if int(header.BitsAllocated) not in (8, 16, 32):
-            raise UnreadableFile(f"{header.BitsAllocated} bits a pixel are not read", where=path)
+        if int(data.BitsAllocated) not in (8, 16, 32):
+            raise UnreadableFile(f"{data.BitsAllocated} bits a pixel are not read", where=path)
         with path.open("rb") as file:
-            dcmread(file, stop_before_pixels=True)
-            check_complete(file, header, path)
+            file.seek(header.pixels_at)
+            check_complete(file, data, path)
 
 
-def pictures_of(path: Path, header: Any) -> list[Picture]:
+def pictures_of(path: Path, data: Any) -> list[Picture]:
     """Every picture in a file, by its header alone.
 
     Raises
@@ -103,14 +116,14 @@ def pictures_of(path: Path, header: Any) -> list[Picture]:
     UnreadableFile
         The header is damaged.
     """
-    with _named_errors(path):
-        if "PerFrameFunctionalGroupsSequence" in header:
-            return _enhanced(path, header)
-        if int(header.get("NumberOfFrames") or 1) > 1:
+    with named_errors(path):
+        if "PerFrameFunctionalGroupsSequence" in data:
+            return _enhanced(path, data)
+        if int(data.get("NumberOfFrames") or 1) > 1:
             raise BadGeometry("many frames in one file without their positions", where=path)
-        single = _classic(path, header)
-        if "MOSAIC" in (header.get("ImageType") or ()):
-            return _mosaic(path, header, single)
+        single = _classic(path, data)
+        if "MOSAIC" in (data.get("ImageType") or ()):
+            return _mosaic(path, data, single)
         return [single]
 
 
@@ -194,9 +207,12 @@ def _mosaic(path: Path, header: Any, whole: Picture) -> list[Picture]:
     The stated position is that of a picture as large as the mosaic; a tile's own corner lies half
     the difference further in (as in nibabel.nicom.dicomwrappers.MosaicWrapper).
     """
-    from nibabel.nicom.csareader import get_csa_header
+    from nibabel.nicom.csareader import CSAReadError, get_csa_header
 
-    csa = (get_csa_header(header, "image") or {}).get("tags", {})
+    try:
+        csa = (get_csa_header(header, "image") or {}).get("tags", {})
+    except (CSAReadError, AssertionError) as error:
+        raise UnreadableFile(f"the mosaic's own header is damaged ({error})", where=path) from error
     count = _whole(next(iter(csa.get("NumberOfImagesInMosaic", {}).get("items", [])), None))
     along = csa.get("SliceNormalVector", {}).get("items", [])
     step = _number(header.get("SpacingBetweenSlices"))

@@ -85,30 +85,32 @@ def _cut_off(path: Path) -> TruncatedFile:
     )
 
 
-def decode_frame(path: Path, frame: int) -> NDArray[Any]:
+def decode_frame(path: Path, frame: int, syntax: Any) -> NDArray[Any]:
     """Decode one frame as it is stored: [rows, columns], before any rescale.
+
+    Parameters
+    ----------
+    syntax
+        The file's transfer syntax (a pydicom UID).
 
     Raises
     ------
     UnreadableFile
         The pixels are damaged, or nothing here decodes their compression.
     """
-    from pydicom import dcmread
+    from pydicom.errors import BytesLengthException
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.pixels.utils import pixel_array
 
     try:
-        with path.open("rb") as file:
-            header = dcmread(file, stop_before_pixels=True)
-        syntax = header.file_meta.TransferSyntaxUID
         if str(syntax) in _CODECS:
             return _decode_with_imagecodecs(path, frame, _CODECS[str(syntax)])
         if not get_decoder(syntax).is_available:
             raise UnreadableFile(f"nothing here decodes {syntax.name}", where=path)
         return np.asarray(pixel_array(path, index=frame, raw=True))
     except (
-        ValueError, TypeError, KeyError, AttributeError, IndexError, EOFError, OSError,
-        RuntimeError, struct.error,
+        BytesLengthException, AttributeError, EOFError, IndexError, KeyError, OSError,
+        RuntimeError, TypeError, ValueError, struct.error,
     ) as error:  # fmt: skip
         why = " ".join(str(error).split())
         raise UnreadableFile(f"the pixels cannot be decoded ({why})", where=path) from error

@@ -124,7 +124,10 @@ def _check_kind(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Non
 
 def _affine(path: Path, image: Any) -> tuple[NDArray[np.float64], list[str]]:
     header, notes = image.header, []
-    qform, sform = header.get_qform(coded=True)[0], header.get_sform(coded=True)[0]
+    try:
+        qform, sform = header.get_qform(coded=True)[0], header.get_sform(coded=True)[0]
+    except ValueError as error:
+        raise BadGeometry(f"the orientation is damaged ({error})", where=path) from error
     if qform is None and sform is None:
         raise BadGeometry(
             "the file does not say how it lies in space (qform_code and sform_code are 0)",
