@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..storage.commit import Commit, read_commit
-from ..storage.errors import MicrotomeError, MissingFile
+from ..storage.errors import MissingFile
 from .slides import Slide, SlideInfo, open_slide
-from .slides.registry import find_reader
 
 if TYPE_CHECKING:
     from .volumes import Volume
@@ -44,9 +43,9 @@ def describe(path: Path, *, mpp: float | None = None) -> dict[str, Any]:
     record = read_commit(path) if path.is_dir() else None
     if record is not None:
         return _of_product(path, record)
-    if _is_scan(path):
-        from .volumes import open_volume
+    from .volumes import is_scan, open_volume
 
+    if is_scan(path):
         return _of_scan(open_volume(path))
     with open_slide(path, mpp=mpp) as slide:
         return _of_slide(slide.info)
@@ -71,17 +70,6 @@ def write_thumbnail(slide: Slide, path: Path, *, max_px: int = 1024) -> None:
     Image.fromarray(read_overview(slide, max_px=max_px)[0]).save(buffer, format="PNG")
     with writable(path):
         write_bytes(path, buffer.getvalue())
-
-
-def _is_scan(path: Path) -> bool:
-    from .volumes.dicom_pictures import is_dicom
-    from .volumes.nifti import is_nifti
-
-    try:
-        find_reader(path)
-    except MicrotomeError:
-        return path.is_dir() or (path.stat().st_size > 0 and (is_dicom(path) or is_nifti(path)))
-    return False
 
 
 def _of_slide(info: SlideInfo) -> dict[str, Any]:
