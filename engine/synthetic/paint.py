@@ -43,7 +43,7 @@ _EOSIN_LEFT: Plane = np.clip(255 - 1.3 * np.arange(256), 115, 255).astype(np.uin
 
 @dataclass(frozen=True)
 class _Layer:
-    """One kind of nucleus: its lattice, where it grows, and its shapes."""
+    """One kind of nucleus or hole: its lattice and its shapes."""
 
     name: str
     pitch_um: float

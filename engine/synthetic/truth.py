@@ -5,17 +5,30 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import BadProduct, MissingFile
-from ..grid import TileGrid
 
 Outline = NDArray[np.float64]
 
 _SAMPLES = 16
+
+
+class Tiles(Protocol):
+    """Where tiles lie: a grid, a bag, a prediction."""
+
+    @property
+    def coords_px(self) -> NDArray[np.int64]:
+        """[n, 2]: (y, x) of the top left corners in level-0 pixels of the whole image."""
+        ...
+
+    @property
+    def footprint_px(self) -> tuple[float, float]:
+        """(y, x) extent of a tile in level-0 pixels."""
+        ...
 
 
 def outlines_geojson(outlines: Sequence[Outline]) -> str:
@@ -61,7 +74,7 @@ def read_outlines(path: Path) -> tuple[Outline, ...]:
         raise BadProduct(f"not a collection of polygons ({error})", where=path) from error
 
 
-def tumour_fraction(grid: TileGrid, outlines: Sequence[Outline]) -> NDArray[np.float32]:
+def tumour_fraction(tiles: Tiles, outlines: Sequence[Outline]) -> NDArray[np.float32]:
     """Share of each tile that lies inside the outlines.
 
     Each tile is sampled at the centres of 16 × 16 equal squares.
@@ -74,20 +87,20 @@ def tumour_fraction(grid: TileGrid, outlines: Sequence[Outline]) -> NDArray[np.f
     Returns
     -------
     float32 [n]
-        0 … 1, in the order of ``grid.coords_px``.
+        0 … 1, in the order of ``tiles.coords_px``.
     """
     import shapely
 
     offset = (np.arange(_SAMPLES) + 0.5) / _SAMPLES
-    y = offset[:, None] * grid.footprint_px[0] + np.zeros(_SAMPLES)
-    x = offset[None, :] * grid.footprint_px[1] + np.zeros(_SAMPLES)[:, None]
+    y = offset[:, None] * tiles.footprint_px[0] + np.zeros(_SAMPLES)
+    x = offset[None, :] * tiles.footprint_px[1] + np.zeros(_SAMPLES)[:, None]
     shape = shapely.unary_union([shapely.Polygon(outline[:, ::-1]) for outline in outlines])
-    fraction = np.zeros(len(grid), np.float32)
+    fraction = np.zeros(len(tiles.coords_px), np.float32)
     if shape.is_empty:
         return fraction
     shapely.prepare(shape)
-    top, left = grid.coords_px[:, 0], grid.coords_px[:, 1]
-    boxes = shapely.box(left, top, left + grid.footprint_px[1], top + grid.footprint_px[0])
+    top, left = tiles.coords_px[:, 0], tiles.coords_px[:, 1]
+    boxes = shapely.box(left, top, left + tiles.footprint_px[1], top + tiles.footprint_px[0])
     fraction[shapely.contains(shape, boxes)] = 1
     cut = shapely.intersects(shape, boxes) & (fraction == 0)
     for index in np.flatnonzero(cut):
