@@ -106,8 +106,10 @@ class TiffSlide:
         bottom, right = part.y_px + part.height_px, part.x_px + part.width_px
         if plane.page.is_memmappable and plane.planes == 1:
             return np.array(plane.page.asarray(out="memmap")[part.y_px : bottom, part.x_px : right])
-        out = np.empty((part.height_px, part.width_px, 3), np.uint8)
         tall, wide = plane.segment_px
+        if _is_one_tile(plane, part):
+            return self._only_tile(plane, where, part)
+        out = np.empty((part.height_px, part.width_px, 3), np.uint8)
         for row in range(part.y_px // tall, (bottom - 1) // tall + 1):
             for column in range(part.x_px // wide, (right - 1) // wide + 1):
                 tile = self._tile(plane, where, row, column)
@@ -117,22 +119,31 @@ class TiffSlide:
                 target[...] = seen[: target.shape[0], : target.shape[1]]
         return out
 
+    def _only_tile(self, plane: Plane, where: str, part: Bounds) -> Pixels:
+        """One whole tile; as its reader has all of it, it is not kept for a second reading."""
+        row, column = part.y_px // plane.segment_px[0], part.x_px // plane.segment_px[1]
+        tile = self._tiles.get((id(plane), row, column))
+        tile = self._decoded(plane, where, row, column) if tile is None else tile.copy()
+        return np.require(tile[: part.height_px, : part.width_px], requirements=("C", "W"))
+
     def _tile(self, plane: Plane, where: str, row: int, column: int) -> Pixels:
         key = (id(plane), row, column)
         tile = self._tiles.get(key)
         if tile is None:
-            index = row * plane.columns + column
-            try:
-                tile = self._decode(plane, index)
-                _require_size(tile, plane, row, column)
-            except PARSE_ERRORS as error:
-                raise UnreadableFile(
-                    f"tile ({row}, {column}) of {where} cannot be decoded: {error}",
-                    where=self._path,
-                    remedy="Copy the file again from its source; if it is no better there, "
-                    "scan anew",
-                ) from error
+            tile = self._decoded(plane, where, row, column)
             self._tiles.put(key, tile)
+        return tile
+
+    def _decoded(self, plane: Plane, where: str, row: int, column: int) -> Pixels:
+        try:
+            tile = self._decode(plane, row * plane.columns + column)
+            _require_size(tile, plane, row, column)
+        except PARSE_ERRORS as error:
+            raise UnreadableFile(
+                f"tile ({row}, {column}) of {where} cannot be decoded: {error}",
+                where=self._path,
+                remedy="Copy the file again from its source; if it is no better there, scan anew",
+            ) from error
         return tile
 
     def _decode(self, plane: Plane, index: int) -> Pixels:
@@ -157,6 +168,18 @@ class TiffSlide:
         return decode_segment(
             raw, plane.segment_px, samples=samples, tables=page.jpegtables, is_rgb=plane.is_rgb_jpeg
         )
+
+
+def _is_one_tile(plane: Plane, part: Bounds) -> bool:
+    """Whether a rectangle is one tile of the file, as much of it as lies in the image."""
+    spans = (
+        (part.y_px, part.height_px, plane.segment_px[0], plane.height_px),
+        (part.x_px, part.width_px, plane.segment_px[1], plane.width_px),
+    )
+    return all(
+        start % side == 0 and length == min(side, whole - start)
+        for start, length, side, whole in spans
+    )
 
 
 def _require_size(tile: Pixels, plane: Plane, row: int, column: int) -> None:

@@ -342,6 +342,30 @@ class TestTiff:
                     slide.read(0, y, x, min(224, 2967 - y), min(224, 2220 - x))
         assert sorted(decoded) == list(range(130))
 
+    @pytest.mark.parametrize("file", [SVS, OME, BOXES])
+    def test_a_whole_tile_is_not_kept_and_belongs_to_who_read_it(self, shared_data, file):
+        with TiffSlide(shared_data / file) as slide, open_slide(shared_data / file) as other:
+            level = slide.info.levels[0]
+            tall, wide = level.tile_px or (level.height_px, level.width_px)
+            last_y, last_x = (
+                (level.height_px - 1) // tall * tall,
+                (level.width_px - 1) // wide * wide,
+            )
+            for y, x in [(0, 0), (last_y, last_x)]:
+                part = (0, y, x, min(tall, level.height_px - y), min(wide, level.width_px - x))
+                truth = whole(other)[y : y + part[3], x : x + part[4]]
+                for _ in range(2):
+                    tile = slide.read(*part)
+                    np.testing.assert_array_equal(tile, truth)
+                    tile[...] = 7
+                    assert slide._tiles.held_bytes == 0
+            slide.read(0, 0, 0, tall // 2, wide // 2)
+            kept = slide._tiles.held_bytes
+            assert kept > 0
+            slide.read(0, 0, 0, min(tall, level.height_px), min(wide, level.width_px))[...] = 7
+            np.testing.assert_array_equal(slide.read(0, 0, 0, 9, 9), whole(other)[:9, :9])
+            assert slide._tiles.held_bytes == kept
+
     def test_the_cache_stays_within_its_bound(self, shared_data):
         limit = 5 * 240 * 240 * 3
         with TiffSlide(shared_data / SVS, cache_bytes=limit) as slide:
