@@ -21,6 +21,7 @@ from rich.progress import (
 
 if TYPE_CHECKING:
     from ..engine.schedule import Outcome, Skipped
+    from ..storage.ledger import Ledger
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -82,20 +83,30 @@ def run_with_progress(
         task = bar.add_task(title, total=len(items))
 
         def show(outcome: Outcome[R]) -> None:
-            words = str(outcome.error) if outcome.error is not None else ""
-            if outcome.value is not None and say is not None:
-                words = say(outcome.value)
-            style = _STYLE[outcome.state]
-            state = f"{outcome.state}({outcome.reason})" if outcome.reason else outcome.state
-            bar.console.print(f"[{style}]{state}[/] {escape(outcome.item)}  {escape(words)}")
+            bar.console.print(outcome_line(outcome, say))
             bar.advance(task)
 
         outcomes = run_items(
             items, work, name=name, jobs=jobs, ledger=book, on_done=show, debug=debugging()
         )
-    counts = ", ".join(f"{n} {state}" for state, n in sorted(book.counts().items()))
-    console.print(f"{title}: {counts or 'nothing to do'}")
+    console.print(summary_line(title, book))
     return outcomes
+
+
+def outcome_line(outcome: Outcome[R], say: Callable[[R], str] | None = None) -> str:
+    """How an item ended, on one line, marked up."""
+    words = str(outcome.error) if outcome.error is not None else ""
+    if outcome.value is not None and say is not None:
+        words = say(outcome.value)
+    style = _STYLE[outcome.state]
+    state = f"{outcome.state}({outcome.reason})" if outcome.reason else outcome.state
+    return f"[{style}]{state}[/] {escape(outcome.item)}  {escape(words)}"
+
+
+def summary_line(title: str, ledger: Ledger) -> str:
+    """How many items of a run ended in each state."""
+    counts = ", ".join(f"{n} {state}" for state, n in sorted(ledger.counts().items()))
+    return f"{title}: {counts or 'nothing to do'}"
 
 
 def exit_unless_all_done(outcomes: Sequence[Outcome[R]]) -> None:

@@ -1,0 +1,164 @@
+"""``microtome ingest`` and ``microtome export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from .common import (
+    Jobs,
+    Out,
+    Overwrite,
+    console,
+    debugging,
+    exit_unless_all_done,
+    outcome_line,
+    summary_line,
+)
+
+if TYPE_CHECKING:
+    from ..engine.ingest import Ingested
+    from ..engine.schedule import Skipped
+    from ..tasks.encode import SlideItem
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(ingest)
+    app.command()(export)
+
+
+def ingest(
+    files: Annotated[
+        list[str], typer.Argument(help="Slides, scans, DICOM folders, patterns, cohort tables.")
+    ],
+    *,
+    out: Out,
+    slide_mpp: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="µm per slide pixel, where the file states none or lies."),
+    ] = None,
+    series: Annotated[
+        str | None, typer.Option(help="Series of a DICOM folder, by its number or UID.")
+    ] = None,
+    jobs: Jobs = 1,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write slides and scans as OME-Zarr.
+
+    Writes OUT/<id>.ome.zarr and OUT/ledger.jsonl. What was interrupted is resumed by running the
+    same command again; what is done already is skipped.
+
+    Example: [bold]microtome ingest slides/*.svs --out zarr --jobs 4[/]
+    """
+    from ..engine.schedule import open_pool, run_items
+    from ..storage.ledger import Ledger
+    from ..tasks.slide_list import list_slides
+
+    items = list_slides(files, mpp=slide_mpp)
+    ledger = Ledger(out / "ledger.jsonl")
+    with open_pool(jobs) as pool, _pixel_bar() as bar:
+        task = bar.add_task("", total=None)
+
+        def work(item: SlideItem) -> Ingested | Skipped[Ingested]:
+            from ..engine.ingest import ingest_slide, ingest_volume
+            from ..engine.volumes import is_scan
+
+            def on_progress(done: int, total: int) -> None:
+                bar.update(task, completed=done, total=total)
+
+            bar.reset(task, description=item.id, total=None)
+            if item.path.exists() and is_scan(item.path):
+                return ingest_volume(
+                    item.path,
+                    out,
+                    name=item.id.removesuffix(".nii"),
+                    series=series,
+                    on_progress=on_progress,
+                    overwrite=overwrite,
+                )
+            return ingest_slide(
+                item.path,
+                out,
+                name=item.id,
+                mpp=item.mpp,
+                pool=pool,
+                on_progress=on_progress,
+                overwrite=overwrite,
+            )
+
+        # One item after the other; a slide's cells are spread over the pool.
+        outcomes = run_items(
+            items,
+            work,
+            name=lambda item: item.id,
+            ledger=ledger,
+            on_done=lambda outcome: bar.console.print(outcome_line(outcome, _say)),
+            debug=debugging(),
+        )
+    console.print(summary_line("ingest", ledger))
+    exit_unless_all_done(outcomes)
+
+
+def export(
+    scan: Annotated[
+        Path, typer.Argument(help="A scan: OME-Zarr that ingest made, DICOM or NIfTI.")
+    ],
+    nifti: Annotated[Path, typer.Argument(help="File to write: .nii or .nii.gz.")],
+    *,
+    series: Annotated[
+        str | None, typer.Option(help="Series of a DICOM folder, by its number or UID.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a scan as NIfTI; what came from NIfTI comes out with its own header.
+
+    Example: [bold]microtome export zarr/case-1.ome.zarr case-1.nii.gz[/]
+    """
+    from ..engine.volumes import export_nifti, open_volume
+
+    if not nifti.name.endswith((".nii", ".nii.gz")):
+        raise typer.BadParameter("the file must be called .nii or .nii.gz", param_hint="NIFTI")
+    export_nifti(open_volume(scan, series=series), nifti, overwrite=overwrite)
+    console.print(f"[green]done[/] {nifti}")
+
+
+class _Rate(ProgressColumn):
+    """Megapixels, or megavoxels, a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed / 1e6:.1f} MPix/s")
+
+
+def _pixel_bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        _Rate(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )
+
+
+def _say(made: Ingested) -> str:
+    words = f"{made.path}"
+    if made.seconds:
+        words = (
+            f"{made.pixels / 1e6:.1f} MPix, {made.pixels / 1e6 / made.seconds:.1f} MPix/s  {words}"
+        )
+    return words + (f"  ({made.kept} shards kept)" if made.kept else "")
