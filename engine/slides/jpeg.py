@@ -45,7 +45,7 @@ def decode_segment(
 
     Raises
     ------
-    ValueError, IndexError
+    ValueError
         The stream is damaged in any way that libjpeg notices, or its image is larger.
     """
     import simplejpeg
@@ -71,8 +71,10 @@ def standalone(segment: bytes, tables: bytes | None, *, is_rgb: bool) -> bytes:
 
 
 def _scan(jpeg: bytes) -> int:
-    """Where the first scan begins; IndexError where there is none."""
+    """Where the first scan begins."""
     at = 2
-    while jpeg[at + 1] != _SCAN:
+    while at + 4 <= len(jpeg):
+        if jpeg[at + 1] == _SCAN:
+            return at
         at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
-    return at
+    raise ValueError("its JPEG data end before the image")

@@ -16,7 +16,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from ...storage.errors import UnreadableFile
-from .tiff_check import AGAIN, require_whole_tiff
+from .tiff_check import AGAIN, is_tiff, require_whole_tiff
 
 PARSE_ERRORS = (
     ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError,
@@ -102,6 +102,8 @@ def open_tiff(path: Path) -> tuple[tifffile.TiffFile, Layout]:
     UnreadableFile
         It makes no sense; the image is not 8-bit RGB, or stored in a way that we do not decode.
     """
+    if not is_tiff(path):
+        raise UnreadableFile("not a TIFF", where=path, remedy="Let the reader be chosen for it")
     require_whole_tiff(path)
     with _overheard() as notes, ExitStack() as on_error:
         try:

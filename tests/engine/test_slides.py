@@ -427,6 +427,11 @@ class TestBadFiles:
         ):
             whole(slide)
 
+    @pytest.mark.parametrize("file", [DICOM, DICOM + "/level0.dcm", "slides/bad/broken.svs"])
+    def test_a_reader_that_is_not_for_the_file_says_so(self, shared_data, file):
+        with pytest.raises(UnreadableFile, match="not a TIFF"):
+            open_slide(shared_data / file, reader="tifffile")
+
     def test_missing_and_empty_and_unknown_are_told_apart(self, tmp_path, shared_data):
         with pytest.raises(MissingFile):
             open_slide(tmp_path / "none.svs")
