@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..storage.bags import SUFFIX, find_bags, read_bag
-from ..storage.commit import require_commit
+from ..storage.bags import SUFFIX, Bag, read_bag
+from ..storage.commit import read_commit
 from ..storage.errors import CohortError, MissingFile
 from ..storage.predictions import KIND, SlidePrediction, read_predictions
+from .evaluation import some
 from .heatmap import HeatmapProducts, draw_heatmap
 
 
 @dataclass(frozen=True)
 class HeatmapItem:
-    """A slide to draw; small enough to travel.
+    """A slide to draw, from a prediction or from a bag and a model; small enough to travel.
 
     Attributes
     ----------
@@ -27,8 +28,9 @@ class HeatmapItem:
     """
 
     id: str
-    prediction: SlidePrediction
+    prediction: SlidePrediction | None = None
     bag: Path | None = None
+    model: Path | None = None
 
 
 def heatmap_items(source: Path, bags: Sequence[Path]) -> list[HeatmapItem]:
@@ -37,7 +39,7 @@ def heatmap_items(source: Path, bags: Sequence[Path]) -> list[HeatmapItem]:
     Parameters
     ----------
     source
-        Predictions, of which ``bags`` choose some.
+        Predictions, of which ``bags`` choose some; or a model, which is applied to ``bags``.
     bags
         Bags, and folders of bags.
 
@@ -46,47 +48,60 @@ def heatmap_items(source: Path, bags: Sequence[Path]) -> list[HeatmapItem]:
     MissingFile
         ``source`` or a bag is not there, or a folder has no bag.
     CohortError
-        Two bags of one id, or bags that were not predicted.
+        Two bags of one id, bags that were not predicted, or a model without bags.
+    BadProduct, BadModel
+        ``source`` is neither, or damaged.
     """
-    chosen = _bags_by_id(bags)
-    require_commit(source, KIND)
+    if not source.exists():
+        raise MissingFile("no such model or predictions", where=source, remedy="Check the path")
+    chosen = _by_id(bags)
+    record = read_commit(source)
+    if record is not None and record.kind == KIND:
+        return _predicted(source, chosen)
+    from .mil.store import load_model
+
+    load_model(source)
+    if not chosen:
+        raise CohortError(
+            "no bags to apply it to", where=source, remedy="Name bags after the model"
+        )
+    return [HeatmapItem(id_, bag=path, model=source) for id_, path in chosen.items()]
+
+
+def _by_id(places: Sequence[Path]) -> dict[str, Path]:
+    if not places:
+        return {}
+    from .mil.bag_list import list_bags
+
+    return {path.name.removesuffix(SUFFIX): path for path in list_bags(places)}
+
+
+def _predicted(source: Path, chosen: dict[str, Path]) -> list[HeatmapItem]:
     predictions = {p.id: p for p in read_predictions(source)}
     lost = [id_ for id_ in chosen if id_ not in predictions]
     if lost:
         raise CohortError(
-            f"not predicted: {', '.join(lost[:5])}",
+            f"not predicted: {some(lost)}",
             where=source,
-            remedy="Predict them first",
+            remedy="Name the model in place of the predictions",
         )
     return [HeatmapItem(id_, predictions[id_], chosen.get(id_)) for id_ in chosen or predictions]
-
-
-def _bags_by_id(paths: Sequence[Path]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for id_, path in (pair for place in paths for pair in _bags_at(place)):
-        if id_ in found:
-            raise CohortError(f"two bags of {id_!r}", where=f"{found[id_]}, {path}")
-        found[id_] = path
-    return found
-
-
-def _bags_at(path: Path) -> Iterator[tuple[str, Path]]:
-    if path.name.endswith(SUFFIX):
-        yield path.name.removesuffix(SUFFIX), path
-        return
-    inside = find_bags(path)
-    if not inside:
-        raise MissingFile(
-            "no bag, nor a folder of bags", where=path, remedy="Make one with microtome encode"
-        )
-    yield from inside.items()
 
 
 def draw_item(
     item: HeatmapItem, out: Path, **options: Any
 ) -> tuple[SlidePrediction, HeatmapProducts]:
-    """Draw one slide; options as :func:`draw_heatmap`."""
+    """Predict where that is still to be done, and draw; options as :func:`draw_heatmap`."""
     bag = None if item.bag is None else read_bag(item.bag)
-    same = bag is not None and np.array_equal(bag.coords_px, item.prediction.coords_px)
+    prediction = item.prediction or _predict(item, bag)
+    same = bag is not None and np.array_equal(bag.coords_px, prediction.coords_px)
     quality = bag.quality if bag is not None and same else None
-    return item.prediction, draw_heatmap(item.prediction, out, quality=quality, **options)
+    return prediction, draw_heatmap(prediction, out, quality=quality, **options)
+
+
+def _predict(item: HeatmapItem, bag: Bag | None) -> SlidePrediction:
+    from .mil.store import load_model
+
+    if bag is None or item.model is None:
+        raise ValueError(f"{item.id}: neither a prediction, nor a bag and a model")
+    return load_model(item.model).predict(bag)

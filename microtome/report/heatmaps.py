@@ -20,6 +20,11 @@ LIMITS = (
     "For research; not for diagnosis.",
 )
 
+UNTESTED = (
+    "Slides that were not held out may be slides that the model was trained on, and it knows those "
+    "too well."
+)
+
 
 def slide_panel(
     prediction: SlidePrediction,
@@ -74,7 +79,7 @@ def heatmap_report(
         rejected=tuple(rejected),
         parameters={"encoder": encoders, **(parameters or {})},
         versions=versions(("microtome", "torch", "openslide-python")),
-        limits=LIMITS,
+        limits=LIMITS if all(p.fold is not None for p in predictions) else (*LIMITS, UNTESTED),
     )
 
 

@@ -155,6 +155,88 @@ def test_heatmaps_of_another_model_are_kept(predictions, tmp_path, shared_data, 
     assert read_metadata(out / "here.geojson.gz")["model"] == "another"
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, shared_data, layout) -> tuple[Path, Path]:
+    """A model that was fitted on bags whose first feature tells the class; and two new bags."""
+    from microtome.tasks.mil.store import BagNeeds, MilModel, new_card, save_model
+    from microtome.tasks.mil.train import TrainOptions, fit
+
+    grid, info = layout
+    rng = np.random.default_rng(0)
+
+    def bag_of(name: str, hot: int) -> Bag:
+        features = rng.normal(0, 1, (len(grid), 4)).astype(np.float32)
+        features[:hot, 0] += 6
+        return Bag(
+            id=name, features=features, coords_px=grid.coords_px, footprint_px=grid.footprint_px,
+            slide_px=(info.height_px, info.width_px), mpp=1.0, slide_mpp=info.mpp, tile_px=128,
+            encoder="e@1", quality={"focus": features[:, 1]}, source=str(shared_data / SVS),
+        )  # fmt: skip
+
+    bags = [bag_of(f"b{i}", 20 * (i % 2)) for i in range(12)]
+    labels = np.arange(12) % 2
+    options = TrainOptions(members=2, epochs=12)
+    members = fit([b.features for b in bags], labels, np.arange(12), options)
+    card = new_card(
+        options, classes=("normal", "tumour"), members=len(members), needs=BagNeeds.of(bags[0]),
+        training={}, metrics={}, limits=(),
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("trained")
+    save_model(folder / "model", MilModel(card, tuple(members), "the-key"))
+    for name, hot in (("new-tumour", 30), ("new-normal", 0)):
+        write_bag(folder / "bags" / f"{name}.bag.zarr", bag_of(name, hot), key=name)
+    return folder / "model", folder / "bags"
+
+
+def test_a_model_is_applied_to_bags(trained, tmp_path):
+    model, bags = trained
+    out = tmp_path / "out"
+    result = heatmap(model, bags, "--out", out)
+    assert result.exit_code == 0, result.output
+    probabilities = {}
+    for name in ("new-tumour", "new-normal"):
+        about = read_metadata(out / f"{name}.geojson.gz")
+        assert (about["model"], about["target"]) == ("the-key", "tumour")
+        probabilities[name] = about["probability"]
+        assert check_geojson(out / f"{name}.geojson.gz") == []
+        assert (out / f"{name}.heatmap.png").is_file()
+    assert probabilities["new-tumour"] > 0.5 > probabilities["new-normal"]
+    scores = np.array(
+        [
+            feature["properties"]["measurements"]["score"]
+            for feature in read_features(out / "new-tumour.geojson.gz")
+        ]
+    )
+    assert scores[:30].min() > scores[30:].max()
+    report = (out / "report.html").read_text()
+    assert "trained on" in report
+    assert 'class="forest"' not in report
+
+
+def test_a_bag_that_the_model_does_not_fit_is_rejected_alone(trained, layout, tmp_path):
+    model, bags = trained
+    grid, info = layout
+    other = Bag(
+        id="other", features=np.zeros((len(grid), 3), np.float32), coords_px=grid.coords_px,
+        footprint_px=grid.footprint_px, slide_px=(info.height_px, info.width_px), mpp=1.0,
+        slide_mpp=info.mpp, tile_px=128, encoder="another@1",
+    )  # fmt: skip
+    write_bag(tmp_path / "other.bag.zarr", other, key="o")
+    result = heatmap(
+        model, tmp_path / "other.bag.zarr", bags, "--out", tmp_path / "out", "--no-overlay"
+    )
+    assert result.exit_code == 3
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.gz")) == [
+        "new-normal.geojson.gz",
+        "new-tumour.geojson.gz",
+    ]
+    assert "bad_model" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_model_without_bags_is_wrong_use(trained, tmp_path):
+    assert isinstance(heatmap(trained[0], "--out", tmp_path).exception, CohortError)
+
+
 def test_what_is_not_there_is_named(predictions, tmp_path):
     assert isinstance(heatmap(tmp_path / "nope", "--out", tmp_path).exception, MissingFile)
     (tmp_path / "empty").mkdir()
