@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,3 +16,35 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data is not there: {folder}")
     return folder
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Callable[..., Path]]:
+    """Mounts a small file system of memory: ``mounted(size_kib=512)``; remount it with ``ro``.
+
+    Root ignores permissions, so only a real file system says no.
+    """
+    places: list[Path] = []
+
+    def mount(*, size_kib: int) -> Path:
+        place = tmp_path / f"mount{len(places)}"
+        place.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", f"size={size_kib}k", "tmpfs", str(place)]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            pytest.skip(f"no file system may be mounted here ({error})")
+        places.append(place)
+        return place
+
+    yield mount
+    for place in places:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+@pytest.fixture
+def read_only(mounted: Callable[..., Path]) -> Path:
+    """A folder on a file system that may only be read."""
+    place = mounted(size_kib=256)
+    subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+    return place
