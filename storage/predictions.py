@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import get_array, put_array
 from .commit import new_product, require_commit, write_text
 from .errors import BadProduct
 
@@ -138,7 +139,8 @@ def write_predictions(
             facts = {name: getattr(prediction, name) for name in _SCALARS}
             group = root.create_group(prediction.id, attributes={"microtome": facts})
             for name in _ARRAYS:
-                group.create_array(name, data=getattr(prediction, name))
+                data = np.asarray(getattr(prediction, name))
+                put_array(group, name, data, tuple(max(1, n) for n in data.shape))
 
 
 def _table(predictions: Sequence[SlidePrediction]) -> str:
@@ -168,7 +170,7 @@ def read_predictions(path: str | Path) -> list[SlidePrediction]:
     try:
         root: Any = zarr.open_group(path / SCORES, mode="r")
         return [_read(root[name]) for name in sorted(root.group_keys())]
-    except (KeyError, TypeError, ValueError, OSError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise BadProduct(
             f"the predictions are damaged ({error})", where=path, remedy="Predict again"
         ) from error
@@ -178,5 +180,5 @@ def _read(group: Any) -> SlidePrediction:
     facts: dict[str, Any] = {name: group.attrs["microtome"][name] for name in _SCALARS}
     for name in _TUPLES:
         facts[name] = None if facts[name] is None else tuple(facts[name])
-    arrays: dict[str, Any] = {name: np.asarray(group[name][...]) for name in _ARRAYS}
+    arrays: dict[str, Any] = {name: get_array(group, name) for name in _ARRAYS}
     return SlidePrediction(**facts, **arrays)

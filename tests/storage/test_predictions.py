@@ -74,9 +74,10 @@ def test_other_folders_are_not_taken_for_predictions(tmp_path: Path) -> None:
         read_predictions(tmp_path / "empty")
 
 
-def test_a_lost_array_is_damage(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lost", ["zarr.json", "c/0"])
+def test_a_lost_array_or_chunk_is_damage(tmp_path: Path, lost: str) -> None:
     write_predictions(tmp_path / "out", [prediction()], key="k", about={})
-    (tmp_path / "out/scores.zarr/s1/score/zarr.json").unlink()
+    (tmp_path / "out/scores.zarr/s1/score" / lost).unlink()
     with pytest.raises(BadProduct, match="damaged"):
         read_predictions(tmp_path / "out")
 

@@ -1,0 +1,121 @@
+"""Bags to learn from: one for every slide of a cohort, made alike, whole and distinct."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ...storage.bags import KIND, SUFFIX, Bag, find_bags, read_bag
+from ...storage.commit import require_commit
+from ...storage.errors import BadProduct, CohortError, MissingFile
+from ..cohort import Cohort
+from ..evaluation import some
+from .store import BagNeeds
+
+
+@dataclass(frozen=True)
+class TrainingBags:
+    """The bags of a cohort, in its order.
+
+    Attributes
+    ----------
+    keys
+        Of the bags as products.
+    """
+
+    bags: tuple[Bag, ...]
+    keys: tuple[str, ...]
+
+    @property
+    def needs(self) -> BagNeeds:
+        """What all of them are."""
+        return BagNeeds.of(self.bags[0])
+
+
+def read_training_bags(cohort: Cohort, folder: Path) -> TrainingBags:
+    """Read the bag of every slide of a cohort.
+
+    Raises
+    ------
+    MissingFile
+        Slides have no bag.
+    BadProduct
+        A bag is damaged, empty, has numbers that are none, or was made in another way than the
+        first.
+    CohortError
+        Two slides have the same bag.
+    """
+    there = find_bags(folder)
+    missing = [name for name in cohort.ids if name not in there]
+    if missing:
+        raise MissingFile(
+            f"{len(missing)} of {len(cohort)} slides have no bag: {some(missing)}",
+            where=folder,
+            remedy=f"Encode them with microtome encode, or take their rows out of {cohort.source}",
+        )
+    paths = [there[name] for name in cohort.ids]
+    bags = tuple(read_bag(path) for path in paths)
+    needs = BagNeeds.of(bags[0])
+    for bag, path in zip(bags, paths, strict=True):
+        _check(bag, path, needs)
+    _check_distinct(bags, folder)
+    return TrainingBags(bags, tuple(require_commit(path, KIND).key for path in paths))
+
+
+def _check(bag: Bag, path: Path, needs: BagNeeds) -> None:
+    if not len(bag):
+        raise BadProduct("the bag has no tiles", where=path, remedy="Take its row out")
+    if not np.isfinite(bag.features).all():
+        column = int(np.argmin(np.isfinite(bag.features).all(axis=0)))
+        name = bag.feature_names[column] if bag.feature_names else column
+        raise BadProduct(f"feature {name} is not finite", where=path, remedy="Encode it again")
+    if (difference := needs.difference(bag)) is not None:
+        raise BadProduct(
+            f"made in another way than the first bag: {difference}",
+            where=path,
+            remedy="Encode all slides with one encoder and one set of options",
+        )
+
+
+def _check_distinct(bags: Sequence[Bag], folder: Path) -> None:
+    first: dict[bytes, str] = {}
+    for bag in bags:
+        content = hashlib.sha256(bag.features.tobytes()).digest()
+        if content in first:
+            raise CohortError(
+                f"{first[content]} and {bag.id} are the same slide, tile for tile",
+                where=folder,
+                remedy="Take one of the two rows out: it may be trained on and tested on at once",
+            )
+        first[content] = bag.id
+
+
+def bag_id(path: Path) -> str:
+    """Slide id of a bag, by its file name."""
+    return path.name.removesuffix(SUFFIX)
+
+
+def list_bags(places: Sequence[Path]) -> list[Path]:
+    """Bags that are named, or that are in folders that are named.
+
+    Raises
+    ------
+    MissingFile
+        A place is neither.
+    CohortError
+        Two bags of one id.
+    """
+    found: dict[str, Path] = {}
+    for place in places:
+        inside = [place] if place.name.endswith(SUFFIX) else list(find_bags(place).values())
+        if not inside:
+            raise MissingFile("no bag, nor a folder of bags", where=place, remedy="Check the path")
+        for path in inside:
+            if path.name in found and found[path.name] != path:
+                raise CohortError(f"two bags of one id: {found[path.name]}", where=path)
+            found[path.name] = path
+    return list(found.values())

@@ -1,0 +1,41 @@
+"""A kept model and slides it has never seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...storage.bags import KIND as BAG
+from ...storage.bags import read_bag
+from ...storage.commit import product_key, require_commit
+from ...storage.predictions import SlidePrediction, write_predictions
+from .store import MilModel
+
+
+def predict_file(path: Path, model: MilModel, *, device: str = "cpu") -> SlidePrediction:
+    """Read a bag and predict its slide; raises as the two do."""
+    return model.predict(read_bag(path), device=device)
+
+
+def write_new_predictions(
+    out: Path,
+    model: MilModel,
+    bags: Sequence[Path],
+    predictions: Sequence[SlidePrediction],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Keep predictions of the bags at ``bags``, which give the product its key.
+
+    Raises
+    ------
+    StaleProduct
+        Predictions of other bags or of another model are there and ``overwrite`` is false.
+    """
+    key = product_key(
+        kind="mil-predictions",
+        model=model.key,
+        bags=sorted(require_commit(path, BAG).key for path in bags),
+    )
+    about = {"what": "new slides", "model": model.key, "classes": model.card.classes}
+    write_predictions(out, predictions, key=key, about=about, overwrite=overwrite)

@@ -1,0 +1,60 @@
+"""Pooling without attention: the plain baselines that a bag model has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .model import BagModel, BagOutput, bag_size_of_each, embedding, sum_by_bag
+
+
+class MeanPooling(BagModel):
+    """The mean of the embedded instances, then a linear classifier.
+
+    The evidence of an instance is what the classifier says of it alone; the bag's logits are
+    their mean.
+    """
+
+    def __init__(self, n_features: int, n_classes: int, *, width: int, dropout: float) -> None:
+        super().__init__(n_features)
+        self.embed = embedding(n_features, width, dropout)
+        self.classify = nn.Linear(width, n_classes)
+
+    def aggregate(self, features: Tensor, sizes: Sequence[int]) -> BagOutput:
+        """See :class:`BagModel`."""
+        evidence = self.classify(self.embed(features))
+        attention = 1 / bag_size_of_each(sizes, evidence)
+        return BagOutput(sum_by_bag(attention * evidence, sizes), evidence, attention[:, 0])
+
+
+class MaxPooling(BagModel):
+    """The maximum of each embedded feature over the bag, then a linear classifier.
+
+    The evidence of an instance is what the classifier says of it alone; its attention is the
+    share of embedded features of which it is the maximum.
+
+    References
+    ----------
+    Wang et al. (2018), Revisiting multiple instance neural networks, Pattern Recognition 74:
+    MI-Net with max pooling.
+    """
+
+    def __init__(self, n_features: int, n_classes: int, *, width: int, dropout: float) -> None:
+        super().__init__(n_features)
+        self.embed = embedding(n_features, width, dropout)
+        self.classify = nn.Linear(width, n_classes)
+
+    def aggregate(self, features: Tensor, sizes: Sequence[int]) -> BagOutput:
+        """See :class:`BagModel`."""
+        embedded = self.embed(features)
+        highest = [part.max(dim=0) for part in torch.split_with_sizes(embedded, list(sizes))]
+        attention = torch.cat(
+            [
+                torch.bincount(found.indices, minlength=size) / embedded.shape[1]
+                for found, size in zip(highest, sizes, strict=True)
+            ]
+        )
+        pooled = torch.stack([found.values for found in highest])
+        return BagOutput(self.classify(pooled), self.classify(embedded), attention)

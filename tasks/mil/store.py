@@ -1,0 +1,228 @@
+"""Models on disk: weights as safetensors, everything else as a card that a human can read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from ...storage.bags import Bag
+from ...storage.commit import new_product, require_commit, write_text
+from ...storage.errors import BadModel, BadProduct
+from ...storage.predictions import SlidePrediction
+from .model import BagModel
+from .predict import predict_bag, slide_prediction
+from .train import MODELS, TrainOptions, new_model
+
+KIND = "mil-model"
+WEIGHTS = "members.safetensors"
+CARD = "card.json"
+
+
+class BagNeeds(BaseModel):
+    """What a bag must be for a model to apply to it: what it was trained on, exactly."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    encoder: str
+    n_features: int
+    feature_names: tuple[str, ...]
+    mpp: float
+    tile_px: int
+
+    @classmethod
+    def of(cls, bag: Bag) -> BagNeeds:
+        """What bags that are like this one are."""
+        return cls(
+            encoder=bag.encoder,
+            n_features=bag.features.shape[1],
+            feature_names=bag.feature_names,
+            mpp=bag.mpp,
+            tile_px=bag.tile_px,
+        )
+
+    def difference(self, bag: Bag) -> str | None:
+        """In what a bag differs, in words; None where it does not."""
+        other = BagNeeds.of(bag)
+        words = {"n_features": "features", "mpp": "µm/px", "tile_px": "px tiles"}
+        for name in BagNeeds.model_fields:
+            mine, its = getattr(self, name), getattr(other, name)
+            if mine != its and name == "feature_names":
+                return "its features have other names or another order"
+            if mine != its:
+                return f"{its} {words.get(name, '')}".strip() + f" in place of {mine}"
+        return None
+
+
+class ModelCard(BaseModel):
+    """What a model is, what it was made from, how good it was found, and its limits.
+
+    Attributes
+    ----------
+    options
+        As in :class:`~microtome.tasks.mil.train.TrainOptions`.
+    classes
+        In the order of the outputs.
+    training
+        Counts of slides and patients, SHA-256 of the slide ids and of the split.
+    metrics
+        Out-of-fold figures of models made in the same way, each with interval and n.
+    limits
+        Sentences for whoever uses it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = 1
+    microtome: str
+    options: dict[str, Any]
+    classes: tuple[str, ...]
+    members: int
+    needs: BagNeeds
+    training: dict[str, int | str]
+    metrics: dict[str, dict[str, float]]
+    limits: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MilModel:
+    """A predictor for new slides.
+
+    Attributes
+    ----------
+    card
+        Travels with it.
+    members
+        Predictions are their mean.
+    key
+        The product's key.
+    """
+
+    card: ModelCard
+    members: tuple[BagModel, ...]
+    key: str
+
+    def predict(
+        self, bag: Bag, *, device: str = "cpu", label: str | None = None, patient: str | None = None
+    ) -> SlidePrediction:
+        """Predict a slide from its bag.
+
+        Raises
+        ------
+        BadModel
+            The bag was made in another way than those that the model was trained on.
+        """
+        difference = self.card.needs.difference(bag)
+        if difference is not None:
+            raise BadModel(
+                f"the model does not fit this bag: {difference}",
+                where=bag.id,
+                remedy=f"Encode the slide as the model's were: {_recipe(self.card.needs)}",
+            )
+        if not len(bag):
+            raise BadProduct("the bag has no tiles", where=bag.id)
+        said = predict_bag(self.members, bag.features, device=device)
+        return slide_prediction(
+            bag, said, self.card.classes, model=self.key, label=label, patient=patient
+        )
+
+
+def _recipe(needs: BagNeeds) -> str:
+    return f"{needs.encoder}, {needs.tile_px} px tiles at {needs.mpp:g} µm/px"
+
+
+def new_card(
+    options: TrainOptions,
+    *,
+    classes: Sequence[str],
+    members: int,
+    needs: BagNeeds,
+    training: Mapping[str, int | str],
+    metrics: Mapping[str, Mapping[str, float]],
+    limits: Sequence[str],
+) -> ModelCard:
+    """Make the card of a model that this version of Microtome trained."""
+    return ModelCard(
+        microtome=version("microtome"),
+        options=options.record(),
+        classes=tuple(classes),
+        members=members,
+        needs=needs,
+        training=dict(training),
+        metrics={name: dict(values) for name, values in metrics.items()},
+        limits=tuple(limits),
+    )
+
+
+def save_model(path: Path, model: MilModel, *, overwrite: bool = False) -> None:
+    """Keep a model as ``members.safetensors`` and ``card.json``.
+
+    Raises
+    ------
+    StaleProduct
+        A model made with another key is there and ``overwrite`` is false.
+    """
+    from safetensors.torch import save_file
+
+    weights = {
+        f"{number}.{name}": tensor.detach().cpu().contiguous()
+        for number, member in enumerate(model.members)
+        for name, tensor in member.state_dict().items()
+    }
+    about = {"classes": model.card.classes, "encoder": model.card.needs.encoder}
+    with new_product(path, kind=KIND, key=model.key, about=about, overwrite=overwrite) as folder:
+        save_file(weights, folder / WEIGHTS)
+        write_text(folder / CARD, model.card.model_dump_json(indent=1))
+
+
+def load_model(path: str | Path) -> MilModel:
+    """Load a model that :func:`save_model` kept. Nothing in it is executed.
+
+    Raises
+    ------
+    MissingFile, BadProduct
+        Nothing is there; or it is unfinished or no model.
+    BadModel
+        Card or weights are damaged, do not fit each other, or are of a later format.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = Path(path)
+    key = require_commit(path, KIND).key
+    try:
+        card = ModelCard.model_validate_json((path / CARD).read_bytes())
+        weights = load_file(path / WEIGHTS)
+        options = _options(card)
+        members = tuple(_member(card, options, weights, number) for number in range(card.members))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise _damaged(path, error) from error
+    return MilModel(card, members, key)
+
+
+def _options(card: ModelCard) -> TrainOptions:
+    known = {field.name for field in fields(TrainOptions)} - {"device"}
+    if set(card.options) != known or card.options["model"] not in MODELS or card.format != 1:
+        raise ValueError("made by another version of Microtome")
+    return TrainOptions(**card.options)
+
+
+def _member(
+    card: ModelCard, options: TrainOptions, weights: Mapping[str, Any], number: int
+) -> BagModel:
+    member = new_model(options, card.needs.n_features, len(card.classes))
+    prefix = f"{number}."
+    own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    member.load_state_dict(own)
+    return member.eval()
+
+
+def _damaged(path: Path, error: Exception) -> BadModel:
+    first = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return BadModel(
+        f"the model cannot be used ({first})", where=path, remedy="Train it again, or copy it anew"
+    )

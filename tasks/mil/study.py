@@ -1,0 +1,283 @@
+"""A study: cross-validated figures beside controls, out-of-fold predictions, a model to keep."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...storage.commit import is_done, product_key, writable, write_text
+from ...storage.errors import StaleProduct
+from ...storage.predictions import KIND as PREDICTIONS
+from ...storage.predictions import write_predictions
+from ..cohort import Cohort, Splits, make_splits, read_splits, write_splits
+from ..evaluation import Estimate, Fold
+from .bag_list import TrainingBags, read_training_bags
+from .compare import Figures, compare, n_cross_validations
+from .crossval import CrossValidation
+from .predict import slide_prediction
+from .store import KIND as MODEL
+from .store import MilModel, new_card, save_model
+from .train import TrainOptions, fit
+
+VERSION = 1
+"""Goes up with every change that alters what a study finds."""
+
+TITLES = {
+    "abmil": "gated attention",
+    "mean": "mean pooling",
+    "max": "max pooling",
+    "bag_size": "control: bag size alone",
+    "mean_colour": "control: mean colour alone",
+    "shuffled": "control: labels shuffled",
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """What was found; ``metrics.json`` holds the same.
+
+    Attributes
+    ----------
+    model
+        Name of the model that is kept.
+    classes
+        Tile scores and probabilities of two classes speak of the second.
+    figures
+        By name of model or control, then of metric; out-of-fold, with intervals over patients.
+    permutation_p
+        How often the model's predictions fit labels exchanged between patients as well.
+    splits
+        SHA-256 of the folds.
+    notes
+        What a reader should know.
+    """
+
+    key: str
+    model: str
+    classes: tuple[str, ...]
+    slides: int
+    patients: int
+    folds: int
+    splits: str
+    figures: Figures
+    permutation_p: float
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Data:
+    cohort: Cohort
+    loaded: TrainingBags
+    classes: tuple[str, ...]
+    labels: NDArray[np.int64]
+    splits: Splits
+
+    @property
+    def features(self) -> list[NDArray[np.float32]]:
+        return [bag.features for bag in self.loaded.bags]
+
+    @property
+    def folds(self) -> list[Fold]:
+        return self.splits.rows(self.cohort)
+
+
+def run_study(
+    cohort: Cohort,
+    bags: Path,
+    out: Path,
+    *,
+    options: TrainOptions | None = None,
+    n_folds: int = 5,
+    splits: Path | None = None,
+    positive: str | None = None,
+    overwrite: bool = False,
+    on_fold: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Study, bool]:
+    """Cross-validate, compare with the controls, and train a model on everything.
+
+    Writes ``splits.json``, ``metrics.json``, ``predictions`` (out-of-fold) and ``model`` below
+    ``out``. What is there already, from the same bags, labels, folds and options, is kept.
+
+    Parameters
+    ----------
+    bags
+        Folder with a bag for every slide.
+    splits
+        Folds to use; without it those of an earlier run in ``out``, or else new ones.
+    positive
+        Class that scores shall speak of; the last in the alphabet by default.
+    on_fold
+        Told how many rounds of training of how many are done.
+
+    Returns
+    -------
+    study, made
+        What was found, and whether it was made now.
+
+    Raises
+    ------
+    CohortError, LabelError, LeakError
+        The cohort, its labels or its folds cannot be used.
+    MissingFile, BadProduct
+        As :func:`~microtome.tasks.mil.bag_list.read_training_bags`.
+    StaleProduct
+        ``out`` holds another study and ``overwrite`` is false.
+    """
+    options = options or TrainOptions()
+    classes = cohort.classes(positive)
+    loaded = read_training_bags(cohort, bags)
+    if splits is not None:
+        folds = read_splits(splits, cohort)
+    elif (out / "splits.json").is_file() and not overwrite:
+        folds = _kept_splits(out / "splits.json", cohort, n_folds, options.seed)
+    else:
+        folds = make_splits(cohort, n_folds, seed=options.seed)
+    data = _Data(cohort, loaded, classes, cohort.labels(classes), folds)
+    key = _key(data, options)
+    done = [
+        is_done(out / name, kind=kind, key=key, overwrite=overwrite)
+        for name, kind in (("model", MODEL), ("predictions", PREDICTIONS))
+    ]
+    kept = read_study(out / "metrics.json")
+    if all(done) and kept is not None and kept.key == key:
+        return kept, False
+    write_splits(out / "splits.json", folds)
+    study, found = _conduct(data, options, key, on_fold)
+    with writable(out / "metrics.json"):
+        write_text(out / "metrics.json", json.dumps(asdict(study), indent=1))
+    _write_predictions(out / "predictions", data, found, key, overwrite)
+    save_model(out / "model", _final_model(data, options, study), overwrite=overwrite)
+    return study, True
+
+
+def read_study(path: Path) -> Study | None:
+    """Read ``metrics.json``; None where it is not there or is not ours."""
+    try:
+        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        raw["figures"] = {
+            name: {metric: Estimate(**values) for metric, values in figures.items()}
+            for name, figures in raw["figures"].items()
+        }
+        return Study(**{**raw, "classes": tuple(raw["classes"]), "notes": tuple(raw["notes"])})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _kept_splits(path: Path, cohort: Cohort, n_folds: int, seed: int) -> Splits:
+    splits = read_splits(path, cohort)
+    if (splits.seed, len(splits.folds)) != (seed, n_folds):
+        raise StaleProduct(
+            f"holds {len(splits.folds)} folds drawn with seed {splits.seed}",
+            where=path,
+            remedy="Pass it with --splits to use it, choose another --out, or --overwrite it",
+        )
+    return splits
+
+
+def _key(data: _Data, options: TrainOptions) -> str:
+    rows = [
+        (case.id, case.patient, case.label, bag)
+        for case, bag in zip(data.cohort.cases, data.loaded.keys, strict=True)
+    ]
+    return product_key(
+        kind="mil-study",
+        version=VERSION,
+        rows=rows,
+        classes=data.classes,
+        splits=data.splits.hash,
+        options=options.record(),
+    )
+
+
+def _conduct(
+    data: _Data, options: TrainOptions, key: str, on_fold: Callable[[int, int], None]
+) -> tuple[Study, CrossValidation]:
+    total, done = n_cross_validations(options) * len(data.folds), 0
+
+    def tell() -> None:
+        nonlocal done
+        done += 1
+        on_fold(done, total)
+
+    result = compare(
+        data.features,
+        data.labels,
+        data.cohort.patients,
+        data.folds,
+        options,
+        feature_names=data.loaded.needs.feature_names,
+        on_fold=tell,
+    )
+    study = Study(
+        key=key,
+        model=options.model,
+        classes=data.classes,
+        slides=len(data.cohort),
+        patients=len(np.unique(data.cohort.patients)),
+        folds=len(data.folds),
+        splits=data.splits.hash,
+        figures=result.figures,
+        permutation_p=result.permutation_p,
+        notes=(*data.cohort.notes, *result.notes),
+    )
+    return study, result.found
+
+
+def _write_predictions(
+    path: Path, data: _Data, found: CrossValidation, key: str, overwrite: bool
+) -> None:
+    predictions = [
+        slide_prediction(
+            bag, said, data.classes, model=key, label=case.label, patient=case.patient, fold=int(k)
+        )
+        for bag, said, case, k in zip(
+            data.loaded.bags, found.predictions, data.cohort.cases, found.fold, strict=True
+        )
+    ]
+    about = {"what": "out-of-fold", "splits": data.splits.hash, "classes": data.classes}
+    write_predictions(path, predictions, key=key, about=about, overwrite=overwrite)
+
+
+def _final_model(data: _Data, options: TrainOptions, study: Study) -> MilModel:
+    """Fit on every slide, in the way that was cross-validated."""
+    members = fit(data.features, data.labels, data.cohort.patients, options)
+    ids = "\n".join(sorted(data.cohort.ids))
+    card = new_card(
+        options,
+        classes=data.classes,
+        members=len(members),
+        needs=data.loaded.needs,
+        training={
+            "slides": study.slides,
+            "patients": study.patients,
+            "ids_sha256": hashlib.sha256(ids.encode()).hexdigest(),
+            "splits_sha256": study.splits,
+        },
+        metrics={name: asdict(value) for name, value in study.figures[study.model].items()},
+        limits=_limits(data.cohort),
+    )
+    return MilModel(card, tuple(members), study.key)
+
+
+_UNTESTED = (
+    "The figures are those of models made in the same way from part of the patients, on the "
+    "others; these very weights, made from all of them, were not tested."
+)
+_SCORES = (
+    "Scores of tiles were learnt from labels of slides. They rank tiles; they are no "
+    "probabilities, and attention is where the model looked, not what it found."
+)
+
+
+def _limits(cohort: Cohort) -> Sequence[str]:
+    sites = {case.site for case in cohort.cases if case.site is not None}
+    seen = f"the {len(sites)} sites named in the cohort" if sites else "sites that nobody named"
+    elsewhere = f"Trained and tested on slides of {seen}; no word on others."
+    return (_UNTESTED, elsewhere, _SCORES, "For research; not a medical device.")

@@ -1,0 +1,217 @@
+"""Training: patient-grouped members, each stopped on patients that it was not fitted on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from ...storage.errors import LabelError
+from ..evaluation import Fold, grouped_folds
+from .abmil import GatedAttention
+from .model import BagModel
+from .pooling import MaxPooling, MeanPooling
+
+Features = NDArray[np.float32]
+ModelName = Literal["abmil", "mean", "max"]
+MODELS: tuple[ModelName, ...] = ("abmil", "mean", "max")
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Everything that decides what is learnt, besides the data.
+
+    Attributes
+    ----------
+    model
+        ``abmil`` (gated attention), ``mean`` or ``max``.
+    epochs, patience
+        At most so many passes over the bags; stop when the validation loss has not fallen for
+        ``patience`` of them, and go back to where it was lowest.
+    members
+        A predictor is the mean of so many models. The training patients are parted in as many
+        inner folds; each member validates on one and is fitted on the others.
+    batch_bags
+        Bags a step.
+    width, n_gates, dropout
+        Size of the embedding and of the attention, and the share of activations dropped.
+    device
+        Where torch computes.
+    """
+
+    model: ModelName = "abmil"
+    epochs: int = 40
+    patience: int = 10
+    members: int = 4
+    batch_bags: int = 4
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    width: int = 64
+    n_gates: int = 32
+    dropout: float = 0.25
+    seed: int = 0
+    device: str = "cpu"
+
+    def record(self) -> dict[str, Any]:
+        """What a key and a model card hold: all but the device."""
+        values = asdict(self)
+        values.pop("device")
+        return values
+
+
+def new_model(options: TrainOptions, n_features: int, n_classes: int) -> BagModel:
+    """An untrained model; its weights follow torch's random state."""
+    width, dropout = options.width, options.dropout
+    if options.model == "abmil":
+        return GatedAttention(
+            n_features, n_classes, width=width, n_gates=options.n_gates, dropout=dropout
+        )
+    pooling = {"mean": MeanPooling, "max": MaxPooling}[options.model]
+    return pooling(n_features, n_classes, width=width, dropout=dropout)
+
+
+def fit(
+    bags: Sequence[Features],
+    labels: NDArray[np.int64],
+    patients: NDArray[Any],
+    options: TrainOptions,
+) -> list[BagModel]:
+    """Fit the members of a predictor.
+
+    Parameters
+    ----------
+    bags
+        float32 [n_i, d] each, n_i >= 1.
+    labels
+        int [b]: indices of the classes 0 … c-1, all of them present.
+    patients
+        [b].
+
+    Raises
+    ------
+    LabelError
+        A class has fewer than two patients: nothing would be left to validate on.
+    """
+    scarcest = scarcest_class(labels, patients, len(np.unique(labels)))
+    if scarcest < 2:
+        raise LabelError(
+            "a class has a single patient to train on",
+            remedy="At least two patients of every class are needed in every training part",
+        )
+    folds = grouped_folds(labels, patients, min(options.members, scarcest), seed=options.seed)
+    tensors = [torch.from_numpy(bag).to(options.device) for bag in bags]
+    return [
+        _fit_member(tensors, labels, fold, options, seed=options.seed + number)
+        for number, fold in enumerate(folds)
+    ]
+
+
+def scarcest_class(labels: NDArray[np.int64], patients: NDArray[Any], n_classes: int) -> int:
+    """Number of patients of the class 0 … c-1 that has the fewest."""
+    return min(len(np.unique(patients[labels == k])) for k in range(n_classes))
+
+
+def _fit_member(
+    bags: Sequence[Tensor],
+    labels: NDArray[np.int64],
+    fold: Fold,
+    options: TrainOptions,
+    *,
+    seed: int,
+) -> BagModel:
+    n_classes = int(labels.max()) + 1
+    weight = _class_weights(labels[fold.train], n_classes)
+    data = _Data(
+        bags,
+        torch.from_numpy(labels).to(options.device),
+        torch.from_numpy(weight).to(options.device),
+        options.batch_bags,
+    )
+    with torch.random.fork_rng(devices=_cuda(options.device)):
+        torch.manual_seed(seed)
+        model = new_model(options, bags[0].shape[1], n_classes)
+        model.mean, model.deviation = moments([bags[i] for i in fold.train])
+        model.to(options.device)
+        _descend(model, data, fold, options, np.random.default_rng(seed))
+    return model.eval()
+
+
+def _descend(
+    model: BagModel, data: _Data, fold: Fold, options: TrainOptions, rng: np.random.Generator
+) -> None:
+    optimiser = torch.optim.AdamW(
+        model.parameters(),
+        lr=options.learning_rate,
+        weight_decay=options.weight_decay,
+        fused=True,
+    )
+    best, best_loss, waited = copy.deepcopy(model.state_dict()), np.inf, 0
+    for _ in range(options.epochs):
+        model.train()
+        for rows in data.batches(rng.permutation(fold.train)):
+            loss = data.loss(model, rows)
+            optimiser.zero_grad()
+            torch.autograd.backward(loss)
+            optimiser.step()
+        held_out = data.mean_loss(model.eval(), fold.test)
+        waited += 1
+        if held_out < best_loss:
+            best, best_loss, waited = copy.deepcopy(model.state_dict()), held_out, 0
+        if waited >= options.patience:
+            break
+    model.load_state_dict(best)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Bags [n_i, d], their classes [b], the weight of each class [c], bags a batch."""
+
+    bags: Sequence[Tensor]
+    target: Tensor
+    weight: Tensor
+    size: int
+
+    def batches(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        for start in range(0, len(rows), self.size):
+            yield rows[start : start + self.size]
+
+    def loss(self, model: BagModel, rows: NDArray[np.int64]) -> Tensor:
+        chosen = [self.bags[i] for i in rows]
+        logits = model(torch.cat(chosen), [len(bag) for bag in chosen]).logits
+        truth = self.target[torch.from_numpy(rows)]
+        # Divided by bags, not by weights, which would undo the weights in small batches.
+        losses = functional.cross_entropy(logits, truth, reduction="none")
+        return (losses * self.weight[truth]).mean()
+
+    def mean_loss(self, model: BagModel, rows: NDArray[np.int64]) -> float:
+        with torch.no_grad():
+            losses = [float(self.loss(model, part)) * len(part) for part in self.batches(rows)]
+        return sum(losses) / len(rows)
+
+
+def moments(bags: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [d] of every feature, each bag counting the same.
+
+    Constant features have deviation 1, so that they become 0 and not infinite.
+    """
+    means = torch.stack([bag.double().mean(0) for bag in bags])
+    within = torch.stack([bag.double().var(0, correction=0) for bag in bags]).mean(0)
+    deviation = (within + means.var(0, correction=0)).sqrt()
+    constant = deviation <= 1e-6 * means.abs().amax(0)
+    return means.mean(0).float(), deviation.masked_fill(constant, 1.0).float()
+
+
+def _class_weights(labels: NDArray[np.int64], n_classes: int) -> NDArray[np.float32]:
+    counts = np.bincount(labels, minlength=n_classes)
+    return (len(labels) / (n_classes * counts)).astype(np.float32)
+
+
+def _cuda(device: str) -> list[str]:
+    return [device] if device.startswith("cuda") else []
