@@ -16,7 +16,7 @@ from ...storage.errors import BadModel, BadProduct
 from ...storage.predictions import SlidePrediction
 from .model import BagModel
 from .predict import predict_bag, slide_prediction
-from .train import MODELS, TrainOptions, new_model
+from .train import MACHINE, MODELS, TrainOptions, new_model
 
 KIND = "mil-model"
 WEIGHTS = "members.safetensors"
@@ -205,7 +205,7 @@ def load_model(path: str | Path) -> MilModel:
 
 
 def _options(card: ModelCard) -> TrainOptions:
-    known = {field.name for field in fields(TrainOptions)} - {"device"}
+    known = {field.name for field in fields(TrainOptions)} - set(MACHINE)
     if set(card.options) != known or card.options["model"] not in MODELS or card.format != 1:
         raise ValueError("made by another version of Microtome")
     return TrainOptions(**card.options)

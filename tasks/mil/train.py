@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from .pooling import MaxPooling, MeanPooling
 Features = NDArray[np.float32]
 ModelName = Literal["abmil", "mean", "max"]
 MODELS: tuple[ModelName, ...] = ("abmil", "mean", "max")
+MACHINE = ("device", "threads")
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,9 @@ class TrainOptions:
         Bags a step.
     width, n_gates, dropout
         Size of the embedding and of the attention, and the share of activations dropped.
-    device
-        Where torch computes.
+    device, threads
+        Where torch computes, and on how many cores of a CPU. One makes results the same on every
+        machine, and threads that wait for each other on a busy one are slower than none.
     """
 
     model: ModelName = "abmil"
@@ -58,12 +61,11 @@ class TrainOptions:
     dropout: float = 0.25
     seed: int = 0
     device: str = "cpu"
+    threads: int = 1
 
     def record(self) -> dict[str, Any]:
-        """What a key and a model card hold: all but the device."""
-        values = asdict(self)
-        values.pop("device")
-        return values
+        """What a key and a model card hold: all but the machine."""
+        return {name: value for name, value in asdict(self).items() if name not in MACHINE}
 
 
 def new_model(options: TrainOptions, n_features: int, n_classes: int) -> BagModel:
@@ -107,10 +109,11 @@ def fit(
         )
     folds = grouped_folds(labels, patients, min(options.members, scarcest), seed=options.seed)
     tensors = [torch.from_numpy(bag).to(options.device) for bag in bags]
-    return [
-        _fit_member(tensors, labels, fold, options, seed=options.seed + number)
-        for number, fold in enumerate(folds)
-    ]
+    with _threads(options.threads):
+        return [
+            _fit_member(tensors, labels, fold, options, seed=options.seed + number)
+            for number, fold in enumerate(folds)
+        ]
 
 
 def scarcest_class(labels: NDArray[np.int64], patients: NDArray[Any], n_classes: int) -> int:
@@ -211,6 +214,16 @@ def moments(bags: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 def _class_weights(labels: NDArray[np.int64], n_classes: int) -> NDArray[np.float32]:
     counts = np.bincount(labels, minlength=n_classes)
     return (len(labels) / (n_classes * counts)).astype(np.float32)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _cuda(device: str) -> list[str]:
