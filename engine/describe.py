@@ -86,6 +86,8 @@ def _of_slide(info: SlideInfo) -> dict[str, Any]:
         "vendor": info.vendor,
         "height_px": info.height_px,
         "width_px": info.width_px,
+        "channels": list(info.channels),
+        "dtype": info.dtype,
         "levels": [asdict(level) for level in info.levels],
         "mpp": None if info.mpp is None else {"y": info.mpp[0], "x": info.mpp[1]},
         "mpp_source": info.mpp_source,

@@ -9,11 +9,13 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from microtome.engine.slides import Slide, open_slide
+from microtome.engine.slides.base import ChannelSlide
 from microtome.engine.slides.registry import Reader, readers
 from microtome.storage.errors import MicrotomeError
 
@@ -64,7 +66,7 @@ pixels as with the chosen reader.
 """
 
 COLUMNS = (
-    "| file | opened with | format | size (px) | downsamples | tiles (px) | µm/px (from) "
+    "| file | opened with | format | values | size (px) | downsamples | tiles (px) | µm/px (from) "
     "| associated | other readers |"
 )
 
@@ -74,7 +76,7 @@ class Reading:
     """What one reader made of one file: a look at its pixels, or why there is none."""
 
     slide: str
-    pixels: NDArray[np.uint8] | None
+    pixels: NDArray[Any] | None
 
 
 def attempt(path: Path, reader: str | None) -> tuple[str, Reading]:
@@ -86,10 +88,12 @@ def attempt(path: Path, reader: str | None) -> tuple[str, Reading]:
         return "", Reading(f"{error.reason}: {error.what}", None)
 
 
-def look(slide: Slide) -> NDArray[np.uint8]:
+def look(slide: Slide) -> NDArray[Any]:
     """The middle of level 0."""
     height, width = min(LOOK_PX, slide.info.height_px), min(LOOK_PX, slide.info.width_px)
     y, x = (slide.info.height_px - height) // 2, (slide.info.width_px - width) // 2
+    if slide.info.channels and isinstance(slide, ChannelSlide):
+        return slide.read_channels(0, y, x, height, width)
     return slide.read(0, y, x, height, width)
 
 
@@ -101,6 +105,7 @@ def describe(slide: Slide) -> str:
     mpp = "none" if info.mpp is None else f"{info.mpp[1]:.4g} ({info.mpp_source})"
     cells = (
         info.vendor,
+        f"{info.dtype}: {', '.join(info.channels)}" if info.channels else "RGB",
         f"{info.height_px} × {info.width_px}",
         levels,
         "strips" if tile is None else f"{tile[0]} × {tile[1]}",

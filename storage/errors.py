@@ -78,6 +78,12 @@ class UnreadableFile(InputError):
     reason = "unreadable"
 
 
+class NotBrightfield(InputError):
+    """An image of channels, such as fluorescence, where RGB is asked for."""
+
+    reason = "not_rgb"
+
+
 class TruncatedFile(UnreadableFile):
     """The file ends before the data that its header promises."""
 

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ...storage.errors import NotBrightfield
 
 Pixels = NDArray[np.uint8]
 
@@ -67,6 +69,11 @@ class SlideInfo:
         The vendor's own properties, unchanged.
     notes
         What is odd about the file, in sentences for its user.
+    channels
+        Names of the channels of an image that is not RGB, such as fluorescence; read by
+        :class:`ChannelSlide`. Empty for RGB.
+    dtype
+        Of the file's values.
     """
 
     path: Path
@@ -81,6 +88,8 @@ class SlideInfo:
     properties: Mapping[str, str]
     mpp_refused: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    dtype: str = "uint8"
 
     @property
     def height_px(self) -> int:
@@ -123,6 +132,8 @@ class Slide(Protocol):
             The rectangle leaves the level.
         UnreadableFile
             The pixels cannot be decoded: nothing is invented in their place.
+        NotBrightfield
+            The slide has channels, not colours.
         """
         ...
 
@@ -142,6 +153,34 @@ class Slide(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+@runtime_checkable
+class ChannelSlide(Slide, Protocol):
+    """A slide whose values can be had as they are: fluorescence, more than 8 bits."""
+
+    def read_channels(
+        self, level: int, y_px: int, x_px: int, height_px: int, width_px: int
+    ) -> NDArray[Any]:
+        """Read a rectangle of a level, as :meth:`Slide.read` does.
+
+        Returns
+        -------
+        ``info.dtype`` [c, height_px, width_px]
+            In the order of ``info.channels``; red, green, blue where that is empty. Where nothing
+            was ever written, 0.
+        """
+        ...
+
+
+def not_brightfield(info: SlideInfo) -> NotBrightfield:
+    """The error for RGB asked of channels."""
+    return NotBrightfield(
+        f"not RGB brightfield but channels of {info.dtype} ({', '.join(info.channels)})",
+        where=info.path,
+        remedy="Tissue, encoders and heatmaps work on stained brightfield slides; from Python, "
+        "read_channels gives the values",
+    )
 
 
 def downsample(base_px: tuple[int, int], level_px: tuple[int, int]) -> tuple[float, float]:

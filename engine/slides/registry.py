@@ -69,7 +69,7 @@ def _openslide_open(path: Path, mpp: float | None) -> Slide:
 BUILT_IN = (
     Reader(
         "tifffile",
-        "Aperio SVS, pyramidal OME-TIFF and generic TIFF with RGB pixels, by the file's own tiles",
+        "Aperio SVS, OME-TIFF, QPTIFF and plain TIFF, RGB or channels, by the file's own tiles",
         20,
         _tifffile_opens,
         _tifffile_open,

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from math import ceil, prod
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from ...storage.errors import UnreadableFile
+from . import channels
 from .tiff_check import AGAIN, is_tiff, require_whole_tiff
 
 PARSE_ERRORS = (
@@ -24,7 +26,8 @@ PARSE_ERRORS = (
 )  # fmt: skip
 """What tifffile and imagecodecs raise on bytes that are not what they claim to be."""
 
-_YCBCR, _RGB, _JPEG = 6, 2, 7
+_GREY, _RGB, _PALETTE, _YCBCR, _JPEG = 1, 2, 3, 6, 7
+_SHADES = {0: "inverted grey", 2: "RGB", 3: "numbers of colours", 5: "CMYK", 8: "CIELAB"}
 _CODECS = frozenset(
     (1, 5, _JPEG, 8, 32773, 32946, 33005, 34712, 34933, 34934, 50000, 50001, 50002, 52546)
 )
@@ -61,6 +64,11 @@ class Plane:
     sizes: NDArray[np.int64]
 
     @property
+    def samples(self) -> int:
+        """Values of a pixel: 3 of RGB, 1 of a channel."""
+        return int(self.page.samplesperpixel)
+
+    @property
     def is_tiled(self) -> bool:
         """Whether the segments are tiles."""
         return bool(self.page.is_tiled)
@@ -83,11 +91,20 @@ class Plane:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """The images of a TIFF that are a slide."""
+    """The images of a TIFF that are a slide.
+
+    Attributes
+    ----------
+    levels
+        Finest first; of each, one plane of RGB, or one a channel.
+    channels
+        Their names; empty for RGB.
+    """
 
     vendor: str
     description: str
-    levels: tuple[Plane, ...]
+    levels: tuple[tuple[Plane, ...], ...]
+    channels: tuple[str, ...]
     associated: dict[str, Plane]
     notes: tuple[str, ...]
 
@@ -100,7 +117,7 @@ def open_tiff(path: Path) -> tuple[tifffile.TiffFile, Layout]:
     TruncatedFile
         Something that it refers to lies beyond the end of the file.
     UnreadableFile
-        It makes no sense; the image is not 8-bit RGB, or stored in a way that we do not decode.
+        It makes no sense, has depths or times, or is stored in a way that we do not decode.
     """
     if not is_tiff(path):
         raise UnreadableFile("not a TIFF", where=path, remedy="Let the reader be chosen for it")
@@ -136,25 +153,84 @@ def _lay_out(tif: tifffile.TiffFile, path: Path, notes: list[str]) -> Layout:
     main = max(images, key=lambda one: prod(one.shape))
     if len(images) > 1:
         notes.append(f"{len(images)} images in the file; the largest is the slide ({main.name!r})")
-    levels = tuple(_plane(level, path) for level in main.levels)
-    levels = tuple(sorted(levels, key=lambda level: -level.height_px * level.width_px))
-    if main.axes.replace("S", "") != "YX":
-        raise _not_rgb(path, f"its axes are {main.axes}")
-    for level in levels:
-        _require_decodable(level, path)
-        if missing := int((level.sizes == 0).sum()):
+    is_rgb = _is_rgb(main)
+    if not is_rgb:
+        _require_channels(main, path)
+    levels = tuple(_planes(level, path) for level in main.levels)
+    levels = tuple(sorted(levels, key=lambda one: -one[0].height_px * one[0].width_px))
+    if len({len(planes) for planes in levels}) > 1:
+        raise UnreadableFile("its levels differ in channels", where=path, remedy=AGAIN)
+    for plane in chain.from_iterable(levels):
+        _require_decodable(plane, path)
+        if missing := int((plane.sizes == 0).sum()):
             notes.append(
-                f"{missing} of {len(level.sizes)} tiles of the {level.width_px} × "
-                f"{level.height_px} px level were never written; they read as white"
+                f"{missing} of {len(plane.sizes)} tiles of the {plane.width_px} × "
+                f"{plane.height_px} px level were never written; they read as "
+                + ("white" if is_rgb else "0")
             )
-    associated = {}
-    for one in tif.series:
-        if name := _is_associated(one):
-            plane = _plane(one, path)
-            associated[name] = plane
-    vendor = {"svs": "aperio", "ome": "ome-tiff"}.get(main.kind, "generic-tiff")
+    associated = {
+        name: _plane(one.pages[0], path) for one in tif.series if (name := _is_associated(one))
+    }
+    vendor = {"svs": "aperio", "ome": "ome-tiff", "qpi": "akoya"}.get(main.kind, "generic-tiff")
     description = tif.pages.first.description or ""
-    return Layout(vendor, description, levels, associated, tuple(dict.fromkeys(notes)))
+    names = () if is_rgb else _channel_names(main, description, levels[0][0])
+    unique = tuple(dict.fromkeys(notes))
+    return Layout(vendor, description, levels, names, associated, unique)
+
+
+def _is_rgb(series: Any) -> bool:
+    page = series.pages[0]
+    return bool(
+        series.axes.replace("S", "") == "YX"
+        and page is not None
+        and page.aspage().photometric in (_RGB, _YCBCR)
+        and page.samplesperpixel == 3
+        and page.dtype == np.uint8
+    )
+
+
+def _require_channels(series: Any, path: Path) -> None:
+    """Refuse what is neither RGB nor one plane of values a channel."""
+    if "S" in series.axes:
+        page = series.pages[0]
+        raise UnreadableFile(
+            f"neither RGB of 8 bits nor single channels: {page.samplesperpixel} samples a pixel "
+            f"of {page.bitspersample} bits",
+            where=path,
+            remedy="Export it as 8-bit RGB without transparency, or with a grey plane a channel",
+        )
+    if series.axes not in ("YX", "CYX"):
+        more = {"Z": "depths", "T": "times"}
+        sizes = ", ".join(
+            f"{size} {more.get(axis, 'images')}"
+            for axis, size in zip(series.axes, series.shape, strict=True)
+            if axis not in "YXC"
+        )
+        raise UnreadableFile(
+            f"neither RGB nor channels of one plane: it has {sizes} (axes {series.axes})",
+            where=path,
+            remedy="Export the depth and the time that you want; none is picked unasked",
+        )
+    for page in series.pages:
+        if page is None:
+            raise UnreadableFile("an image that it lists is not there", where=path, remedy=AGAIN)
+        shade = page.aspage().photometric
+        # OME and ImageJ keep a colour table for the eye; the values are intensities all the same.
+        if shade != _GREY and not (shade == _PALETTE and series.kind in ("ome", "imagej")):
+            raise UnreadableFile(
+                f"neither RGB nor channels: its values are {_SHADES.get(shade, f'kind {shade}')}",
+                where=path,
+                remedy="Export it as 8-bit RGB, or with a plain grey plane a channel",
+            )
+
+
+def _channel_names(series: Any, description: str, plane: Plane) -> tuple[str, ...]:
+    if series.kind == "ome":
+        size_px = (plane.height_px, plane.width_px)
+        return channels.from_ome(description, size_px, len(series.pages))
+    if series.kind == "qpi":
+        return channels.from_qptiff([page.aspage().description for page in series.pages])
+    return channels.unnamed(len(series.pages))
 
 
 def _is_associated(series: Any) -> str | None:
@@ -162,10 +238,18 @@ def _is_associated(series: Any) -> str | None:
     return name if name in _ASSOCIATED else None
 
 
-def _plane(series: Any, path: Path) -> Plane:
-    if series.pages[0] is None:
+def _planes(series: Any, path: Path) -> tuple[Plane, ...]:
+    count = len(series.pages) if "C" in series.axes else 1
+    planes = tuple(_plane(series.pages[i], path) for i in range(count))
+    if len({(plane.height_px, plane.width_px) for plane in planes}) > 1:
+        raise UnreadableFile("its channels differ in size", where=path, remedy=AGAIN)
+    return planes
+
+
+def _plane(page: Any, path: Path) -> Plane:
+    if page is None:
         raise UnreadableFile("an image that it lists is not there", where=path, remedy=AGAIN)
-    page = series.pages[0].aspage()
+    page = page.aspage()
     segment = (
         (page.tilelength, page.tilewidth)
         if page.is_tiled
@@ -193,16 +277,22 @@ def _plane(series: Any, path: Path) -> Plane:
 
 def _require_decodable(plane: Plane, path: Path) -> None:
     page = plane.page
-    if page.photometric not in (_RGB, _YCBCR) or page.samplesperpixel != 3:
-        raise _not_rgb(path, f"{page.samplesperpixel} samples a pixel")
     if (turned := page.tags.valueof(274, 1)) != 1:
         raise UnreadableFile(
             f"its rows and columns are stored turned or mirrored (TIFF Orientation {turned})",
             where=path,
             remedy="Export it upright; we do not turn tissue unasked",
         )
-    if page.dtype != np.uint8:
-        raise _not_rgb(path, f"{page.bitspersample} bits a sample")
+    if page.dtype is None or page.dtype.kind not in "uif":
+        raise UnreadableFile(
+            f"its values have {page.bitspersample} bits", where=path, remedy="Export it as 8-bit"
+        )
+    if page.compression == _JPEG and page.dtype != np.uint8:
+        raise UnreadableFile(
+            f"JPEG of {page.bitspersample} bits is not decoded here",
+            where=path,
+            remedy="Convert it with deflate or LZW compression",
+        )
     if not _is_decoded(page):
         raise UnreadableFile(
             f"its compression ({page.compression!s}, photometric {page.photometric!s}) "
@@ -210,21 +300,13 @@ def _require_decodable(plane: Plane, path: Path) -> None:
             where=path,
             remedy="Convert it to a tiled TIFF with JPEG, deflate or LZW compression",
         )
-    segment_bytes = 3 * prod(plane.segment_px)
+    segment_bytes = plane.samples * page.dtype.itemsize * prod(plane.segment_px)
     if segment_bytes > _MAX_SEGMENT_BYTES and not page.is_memmappable:
         raise UnreadableFile(
             f"its pixels are compressed in pieces of {segment_bytes // 1024**2} MiB",
             where=path,
             remedy="Convert it to a tiled TIFF, for instance with libvips' tiffsave",
         )
-
-
-def _not_rgb(path: Path, why: str) -> UnreadableFile:
-    return UnreadableFile(
-        f"not an RGB brightfield image: {why}",
-        where=path,
-        remedy="Fluorescence and 16-bit images cannot be read yet; export it as 8-bit RGB",
-    )
 
 
 @contextmanager

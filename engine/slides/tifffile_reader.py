@@ -7,16 +7,27 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...storage.errors import MicrotomeError, UnreadableFile
 from . import resolution
-from .base import Bounds, Level, Pixels, SlideInfo, downsample, require_inside
+from .base import (
+    Bounds,
+    Level,
+    Pixels,
+    SlideInfo,
+    downsample,
+    not_brightfield,
+    require_inside,
+)
 from .jpeg import decode_segment
 from .tiff_check import is_tiff
 from .tiff_layout import PARSE_ERRORS, Layout, Plane, is_native, open_tiff
+
+Values = NDArray[Any]
 
 CACHE_BYTES = 64 * 1024**2
 _WHITE, _JPEG, _ASCII = 255, 7, 2
@@ -76,15 +87,37 @@ class TiffSlide:
 
     def read(self, level: int, y_px: int, x_px: int, height_px: int, width_px: int) -> Pixels:
         """Read a rectangle of a level; see :class:`~microtome.engine.slides.base.Slide`."""
+        if self._info.channels:
+            raise not_brightfield(self._info)
         part = Bounds(y_px, x_px, height_px, width_px)
         require_inside(self._info, level, part)
-        return self._assemble(self._layout.levels[level], f"level {level}", part)
+        return self._assemble(self._layout.levels[level][0], f"level {level}", part)
+
+    def read_channels(
+        self, level: int, y_px: int, x_px: int, height_px: int, width_px: int
+    ) -> Values:
+        """Read values [c, h, w]; see :class:`~microtome.engine.slides.base.ChannelSlide`."""
+        part = Bounds(y_px, x_px, height_px, width_px)
+        require_inside(self._info, level, part)
+        planes = self._layout.levels[level]
+        parts = [
+            self._assemble(plane, f"level {level}, channel {number}", part)
+            for number, plane in enumerate(planes, 1)
+        ]
+        return np.ascontiguousarray(np.concatenate(parts, axis=-1).transpose(2, 0, 1))
 
     def associated_image(self, name: str) -> Pixels:
         """Label, macro or thumbnail as uint8 [h, w, 3]; KeyError where there is none."""
         plane = self._layout.associated[name]
         whole = Bounds(0, 0, plane.height_px, plane.width_px)
-        return self._assemble(plane, f"the {name} image", whole)
+        pixels = self._assemble(plane, f"the {name} image", whole)
+        if pixels.dtype != np.uint8 or pixels.shape[2] not in (1, 3):
+            raise UnreadableFile(
+                f"the {name} image is neither RGB nor grey of 8 bits",
+                where=self._path,
+                remedy="It shows no tissue; the slide itself can be read without it",
+            )
+        return pixels if pixels.shape[2] == 3 else np.repeat(pixels, 3, axis=2)
 
     def close(self) -> None:
         """Release the file."""
@@ -102,14 +135,17 @@ class TiffSlide:
     ) -> None:
         self.close()
 
-    def _assemble(self, plane: Plane, where: str, part: Bounds) -> Pixels:
+    def _assemble(self, plane: Plane, where: str, part: Bounds) -> Values:
         bottom, right = part.y_px + part.height_px, part.x_px + part.width_px
         if plane.page.is_memmappable and plane.planes == 1:
-            return np.array(plane.page.asarray(out="memmap")[part.y_px : bottom, part.x_px : right])
+            stored = plane.page.asarray(out="memmap")[part.y_px : bottom, part.x_px : right]
+            values = np.array(stored, _native(stored.dtype))
+            return values.reshape(part.height_px, part.width_px, plane.samples)
         tall, wide = plane.segment_px
         if _is_one_tile(plane, part):
             return self._only_tile(plane, where, part)
-        out = np.empty((part.height_px, part.width_px, 3), np.uint8)
+        shape = (part.height_px, part.width_px, plane.samples)
+        out = np.empty(shape, _native(plane.page.dtype))
         for row in range(part.y_px // tall, (bottom - 1) // tall + 1):
             for column in range(part.x_px // wide, (right - 1) // wide + 1):
                 tile = self._tile(plane, where, row, column)
@@ -119,14 +155,16 @@ class TiffSlide:
                 target[...] = seen[: target.shape[0], : target.shape[1]]
         return out
 
-    def _only_tile(self, plane: Plane, where: str, part: Bounds) -> Pixels:
+    def _only_tile(self, plane: Plane, where: str, part: Bounds) -> Values:
         """One whole tile; as its reader has all of it, it is not kept for a second reading."""
         row, column = part.y_px // plane.segment_px[0], part.x_px // plane.segment_px[1]
         tile = self._tiles.get((id(plane), row, column))
         tile = self._decoded(plane, where, row, column) if tile is None else tile.copy()
-        return np.require(tile[: part.height_px, : part.width_px], requirements=("C", "W"))
+        inside = tile[: part.height_px, : part.width_px]
+        owned: Values = np.require(inside, _native(tile.dtype), requirements=("C", "W"))
+        return owned
 
-    def _tile(self, plane: Plane, where: str, row: int, column: int) -> Pixels:
+    def _tile(self, plane: Plane, where: str, row: int, column: int) -> Values:
         key = (id(plane), row, column)
         tile = self._tiles.get(key)
         if tile is None:
@@ -134,7 +172,7 @@ class TiffSlide:
             self._tiles.put(key, tile)
         return tile
 
-    def _decoded(self, plane: Plane, where: str, row: int, column: int) -> Pixels:
+    def _decoded(self, plane: Plane, where: str, row: int, column: int) -> Values:
         try:
             tile = self._decode(plane, row * plane.columns + column)
             _require_size(tile, plane, row, column)
@@ -146,28 +184,34 @@ class TiffSlide:
             ) from error
         return tile
 
-    def _decode(self, plane: Plane, index: int) -> Pixels:
+    def _decode(self, plane: Plane, index: int) -> Values:
         parts = [
             self._decode_segment(plane, index + colour * plane.per_plane)
             for colour in range(plane.planes)
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
-    def _decode_segment(self, plane: Plane, index: int) -> Pixels:
+    def _decode_segment(self, plane: Plane, index: int) -> Values:
         page, size = plane.page, int(plane.sizes[index])
-        samples = 3 // plane.planes
+        samples = plane.samples // plane.planes
         if size == 0:
-            return np.full((*plane.segment_px, samples), _WHITE, np.uint8)
+            blank = _WHITE if plane.samples == 3 else 0
+            return np.full((*plane.segment_px, samples), blank, _native(page.dtype))
         raw = os.pread(self._tif.filehandle.fileno(), size, int(plane.offsets[index]))
         if len(raw) < size:
             raise EOFError("the file ends before it")
         if page.compression != _JPEG:
             tile, _, _ = page.decode(raw, index)
-            pixels: Pixels = tile[0]
+            pixels: Values = tile[0]
             return pixels
         return decode_segment(
             raw, plane.segment_px, samples=samples, tables=page.jpegtables, is_rgb=plane.is_rgb_jpeg
         )
+
+
+def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type in this machine's byte order, whatever the file's."""
+    return dtype.newbyteorder("=")
 
 
 def _is_one_tile(plane: Plane, part: Bounds) -> bool:
@@ -182,7 +226,7 @@ def _is_one_tile(plane: Plane, part: Bounds) -> bool:
     )
 
 
-def _require_size(tile: Pixels, plane: Plane, row: int, column: int) -> None:
+def _require_size(tile: Values, plane: Plane, row: int, column: int) -> None:
     """Refuse a tile of another size: some encoders cut those at the edge to the image, no more."""
     tall, wide = plane.segment_px
     height, width = tile.shape[:2]
@@ -197,7 +241,7 @@ class TileCache:
 
     def __init__(self, limit_bytes: int) -> None:
         self._limit_bytes = limit_bytes
-        self._tiles: OrderedDict[tuple[int, int, int], Pixels] = OrderedDict()
+        self._tiles: OrderedDict[tuple[int, int, int], Values] = OrderedDict()
         self._bytes = 0
 
     @property
@@ -205,14 +249,14 @@ class TileCache:
         """Bytes held now."""
         return self._bytes
 
-    def get(self, key: tuple[int, int, int]) -> Pixels | None:
+    def get(self, key: tuple[int, int, int]) -> Values | None:
         """The tile, which becomes the most recently used, or None."""
         tile = self._tiles.get(key)
         if tile is not None:
             self._tiles.move_to_end(key)
         return tile
 
-    def put(self, key: tuple[int, int, int], tile: Pixels) -> None:
+    def put(self, key: tuple[int, int, int], tile: Values) -> None:
         """Keep a tile, unless it is larger than the whole cache."""
         if tile.nbytes > self._limit_bytes:
             return
@@ -228,7 +272,8 @@ class TileCache:
 
 
 def _describe(path: Path, layout: Layout, mpp: float | None) -> SlideInfo:
-    base_px = (layout.levels[0].height_px, layout.levels[0].width_px)
+    first = [planes[0] for planes in layout.levels]
+    base_px = (first[0].height_px, first[0].width_px)
     found = resolution.resolve(_statements(layout), mpp)
     return SlideInfo(
         path=path,
@@ -241,7 +286,7 @@ def _describe(path: Path, layout: Layout, mpp: float | None) -> SlideInfo:
                 *downsample(base_px, (level.height_px, level.width_px)),
                 level.segment_px if level.is_tiled else None,
             )
-            for level in layout.levels
+            for level in first
         ),
         mpp=found.mpp,
         mpp_source=found.source,
@@ -251,11 +296,13 @@ def _describe(path: Path, layout: Layout, mpp: float | None) -> SlideInfo:
         properties=_properties(layout),
         mpp_refused=found.refused,
         notes=layout.notes,
+        channels=layout.channels,
+        dtype=str(_native(first[0].page.dtype)),
     )
 
 
 def _statements(layout: Layout) -> list[resolution.Statement]:
-    base = layout.levels[0]
+    base = layout.levels[0][0]
     page, text = base.page, layout.description
     x_per_unit, y_per_unit = (_ratio(page.tags.valueof(code)) for code in (282, 283))
     tags = resolution.from_tiff_tags(x_per_unit, y_per_unit, int(page.tags.valueof(296, 2)))
@@ -281,7 +328,7 @@ def _objective_power(layout: Layout) -> float | None:
 
 
 def _properties(layout: Layout) -> Mapping[str, str]:
-    page = layout.levels[0].page
+    page = layout.levels[0][0].page
     properties = {
         f"tiff.{tag.name}": str(tag.value)
         for tag in page.tags.values()

@@ -55,12 +55,17 @@ def read(slide: Slide, rng: np.random.Generator) -> None:
         height, width = min(level.height_px, 600), min(level.width_px, 600)
         y = int(rng.integers(0, level.height_px - height + 1))
         x = int(rng.integers(0, level.width_px - width + 1))
+        if slide.info.channels:
+            values = slide.read_channels(at, y, x, height, width)
+            assert values.shape == (len(slide.info.channels), height, width), values.shape
+            assert values.dtype == slide.info.dtype
+            continue
         pixels = slide.read(at, y, x, height, width)
         assert pixels.shape == (height, width, 3), pixels.shape
         assert pixels.dtype == np.uint8
     for name in slide.info.associated:
         slide.associated_image(name)
-    if slide.info.height_px * slide.info.width_px < 10**8:
+    if not slide.info.channels and slide.info.height_px * slide.info.width_px < 10**8:
         read_overview(slide, max_px=200)
 
 

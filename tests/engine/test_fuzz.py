@@ -1,6 +1,6 @@
 """Damaged slides end in a reading or a named error, in bounded time and memory.
 
-600 truncated, bit-flipped and otherwise damaged copies of real files, seeded; in processes of
+800 truncated, bit-flipped and otherwise damaged copies of real files, seeded; in processes of
 their own, so that a crash or a hang inside a C library is seen for what it is.
 """
 
@@ -23,8 +23,10 @@ SLIDES = (
     "synthetic/small.svs",
     "synthetic/cells.ome.tif",
     "synthetic/boxes_0.dcm",
+    "synthetic/cells-2c.ome.tif",
+    "synthetic/cells-gray16.tif",
 )
-PROCESSES, CASES = 2, 300
+PROCESSES, CASES = 2, 400
 PEAK_MIB = 1024
 
 
