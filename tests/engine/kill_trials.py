@@ -1,0 +1,99 @@
+"""Kills ingests at random moments and writes down what each left: run as a script by a test.
+
+Usage: kill_trials.py SLIDE OUT TRIALS SEED. A fresh process, so that it may fork without threads.
+Each trial ingests into an output of its own, is killed once or several times, and is then run to
+its end. Prints one JSON object a trial.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+from microtome.engine import ingest
+from microtome.engine.slides import open_slide
+from microtome.storage.pyramid import Pyramid
+from microtome.storage.shards import is_whole
+
+PLAN = {"chunk_px": 64, "shard_px": 256, "block_px": 512}
+
+# Many small shards in place of a few large ones: more moments to be killed in.
+ingest.Pyramid = partial(Pyramid, **PLAN)
+
+
+def started(slide: Path, out: Path) -> int:
+    child = os.fork()
+    if child == 0:
+        ingest.ingest_slide(slide, out)
+        os._exit(0)
+    return child
+
+
+def shards_in(folder: Path, plan: Pyramid) -> dict[str, tuple[int, int, bool]]:
+    """Inode, time and wholeness of every file under the name of a shard."""
+    found = {}
+    for level in range(len(plan.sizes_px)):
+        array = plan.array(level)
+        for index in array.indices():
+            path = array.file(folder / str(level), index)
+            if path.exists():
+                state = path.stat()
+                whole = is_whole(array, folder / str(level), index)
+                found[str(path.relative_to(folder))] = state.st_ino, state.st_mtime_ns, whole
+    return found
+
+
+def trial(slide: Path, out: Path, plan: Pyramid, draw: random.Random, full_s: float) -> dict:
+    product = out / f"{slide.stem}.ome.zarr"
+    torn: list[str] = []
+    rewritten: list[str] = []
+    kills = 0
+    before: dict[str, tuple[int, int, bool]] = {}
+    for _ in range(draw.randint(1, 3)):
+        child = started(slide, out)
+        time.sleep(draw.uniform(0, full_s))
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        kills += os.WIFSIGNALED(status)
+        left = product if product.exists() else next(out.glob(".*.partial"), None)
+        now = {} if left is None else shards_in(left, plan)
+        torn += [name for name, state in now.items() if not state[2]]
+        rewritten += [name for name in before if now.get(name) != before[name]]
+        before = now
+    ingest.ingest_slide(slide, out)
+    end = shards_in(product, plan)
+    rewritten += [name for name in before if end.get(name) != before[name]]
+    others = sorted(p.name for p in out.iterdir() if p != product)
+    return {
+        "out": str(product),
+        "kills": kills,
+        "kept": len(before),
+        "all": len(end),
+        "torn": torn,
+        "rewritten": rewritten,
+        "others": others,
+    }
+
+
+def main() -> None:
+    slide, out = Path(sys.argv[1]), Path(sys.argv[2])
+    trials, draw = int(sys.argv[3]), random.Random(int(sys.argv[4]))
+    # In this process, so that the children find everything imported and begin to write at once.
+    ingest.ingest_slide(slide, out / "undisturbed")
+    start = time.perf_counter()
+    os.waitpid(started(slide, out / "timed"), 0)
+    full_s = time.perf_counter() - start
+    with open_slide(slide) as opened:
+        plan = Pyramid(opened.info.height_px, opened.info.width_px, **PLAN)
+    for n in range(trials):
+        print(json.dumps(trial(slide, out / str(n), plan, draw, full_s)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

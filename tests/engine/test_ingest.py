@@ -1,0 +1,461 @@
+"""What goes in comes out, pixel for pixel and bit for bit, however often it is interrupted."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import openslide
+import psutil
+import pytest
+import tifffile
+import yaozarrs
+import zarr
+from nibabel.orientations import io_orientation, ornt_transform
+from ome_zarr_models.v05 import Image
+
+from microtome.engine.ingest import Ingested, ingest_slide, ingest_volume, product_id
+from microtome.engine.schedule import Skipped, open_pool
+from microtome.engine.volumes import export_nifti, open_volume
+from microtome.storage.commit import RECORD, claim
+from microtome.storage.errors import (
+    BadProduct,
+    InputError,
+    OutputBusy,
+    StaleProduct,
+    UnwritableOutput,
+)
+from microtome.storage.pyramid import open_stored_slide
+
+SVS = "slides/aperio/CMU-1-Small-Region.svs"
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiled, lossless slide of 36 MPix that is not a round number of anything."""
+    path = tmp_path_factory.mktemp("slide") / "case.tif"
+    draw = np.random.default_rng(0)
+    small = draw.integers(0, 256, (375, 401, 3), np.uint8)
+    pixels = np.kron(small, np.ones((16, 15, 1), np.uint8))[:, :6001]
+    tifffile.imwrite(
+        path,
+        pixels,
+        tile=(256, 256),
+        photometric="rgb",
+        compression="deflate",
+        resolution=(20_000, 20_000),
+        resolutionunit="CENTIMETER",
+    )
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _reproducible(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
+
+
+def done(result: Ingested | Skipped[Ingested]) -> Ingested:
+    assert isinstance(result, Ingested)
+    return result
+
+
+@pytest.fixture(scope="module")
+def undisturbed(slide: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+        return done(ingest_slide(slide, tmp_path_factory.mktemp("undisturbed"))).path
+
+
+# --- slides
+
+
+def test_a_real_slide_keeps_its_pixels_place_and_size(shared_data: Path, tmp_path: Path) -> None:
+    made = done(ingest_slide(shared_data / SVS, tmp_path))
+    group = zarr.open_group(made.path, mode="r")
+    with openslide.OpenSlide(shared_data / SVS) as original:
+        size = original.dimensions
+        expected = np.asarray(original.read_region((0, 0), 0, size).convert("RGB"))
+        mpp = float(original.properties["openslide.mpp-y"])
+    # Two JPEG decoders may differ by a rounding.
+    here = group["0"][...].transpose(1, 2, 0)
+    assert here.shape == expected.shape
+    assert np.abs(here.astype(int) - expected).max() <= 2
+    image = Image.from_zarr(group)
+    (scale, *_) = image.attributes.ome.multiscales[0].datasets[0].coordinateTransformations
+    assert scale.scale == [1.0, mpp, mpp]
+    yaozarrs.validate_zarr_store(made.path)
+    assert made.pixels == size[0] * size[1]
+
+
+def test_a_lossless_slide_comes_back_exactly(slide: Path, undisturbed: Path) -> None:
+    expected = tifffile.imread(slide)
+    zarrs = zarr.open_group(undisturbed, mode="r")
+    np.testing.assert_array_equal(zarrs["0"][...].transpose(1, 2, 0), expected)
+    stored = open_stored_slide(undisturbed)
+    assert stored.mpp == (0.5, 0.5)
+    top, left = 2040, 4090
+    part = stored.read(0, top, left, 300, 400)
+    np.testing.assert_array_equal(part, expected[top : top + 300, left : left + 400])
+
+
+@pytest.mark.parametrize("name", ["slides/synthetic/boxes.tiff", "slides/plain/kidney-48-5.tif"])
+def test_other_slides_equal_another_reader(shared_data: Path, tmp_path: Path, name: str) -> None:
+    made = done(ingest_slide(shared_data / name, tmp_path, mpp=0.5))
+    expected = tifffile.imread(shared_data / name, key=0)
+    here = zarr.open_group(made.path, mode="r")["0"][...].transpose(1, 2, 0)
+    assert np.abs(here.astype(int) - expected[..., :3]).max() <= 2
+
+
+@pytest.mark.parametrize(
+    "name", ["broken.svs", "broken-html.svs", "unreadable.svs", "unopenable.tiff"]
+)
+def test_a_bad_slide_is_refused_and_leaves_nothing(
+    shared_data: Path, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        ingest_slide(shared_data / "slides" / "bad" / name, tmp_path)
+    assert name in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_done_is_skipped_and_what_differs_is_not_mixed(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    first = done(ingest_slide(shared_data / SVS, tmp_path))
+    before = files_of(first.path)
+    assert isinstance(ingest_slide(shared_data / SVS, tmp_path), Skipped)
+    with pytest.raises(StaleProduct, match="--overwrite"):
+        ingest_slide(shared_data / SVS, tmp_path, mpp=0.25)
+    assert files_of(first.path) == before
+    ingest_slide(shared_data / SVS, tmp_path, mpp=0.25, overwrite=True)
+    assert open_stored_slide(first.path).mpp == (0.25, 0.25)
+
+
+def test_another_slide_of_the_same_name_is_not_taken_for_this_one(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    ingest_slide(shared_data / SVS, tmp_path)
+    with pytest.raises(StaleProduct):
+        ingest_slide(
+            shared_data / "slides/synthetic/boxes.tiff", tmp_path, name="CMU-1-Small-Region"
+        )
+
+
+def test_two_writers_of_one_image(slide: Path, tmp_path: Path) -> None:
+    with claim(tmp_path / "case.ome.zarr"), pytest.raises(OutputBusy):
+        ingest_slide(slide, tmp_path)
+
+
+def test_progress_counts_every_pixel_once(slide: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    made = done(ingest_slide(slide, tmp_path, on_progress=lambda *step: told.append(step)))
+    assert [total for _, total in told] == [made.pixels] * len(told)
+    counts = [count for count, _ in told]
+    assert counts == sorted(set(counts))
+    assert counts[-1] == made.pixels == 6000 * 6001
+
+
+def test_the_name_of_a_product() -> None:
+    names = ["a.svs", "b.ome.tif", "c.nii.gz", "d.nii", "e.v2.tiff"]
+    assert [product_id(Path(name)) for name in names] == ["a", "b", "c", "d", "e.v2"]
+
+
+# --- interrupted
+
+
+@pytest.mark.parametrize("count", [10, pytest.param(100, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_it_ends_the_same(slide: Path, tmp_path: Path, count: int) -> None:
+    script = Path(__file__).with_name("kill_trials.py")
+    crop = tmp_path / "case.tif"
+    pixels = tifffile.imread(slide)[:1500, :1301]
+    tifffile.imwrite(crop, pixels, tile=(256, 256), photometric="rgb", compression="deflate")
+    run = subprocess.run(
+        [sys.executable, str(script), str(crop), str(tmp_path / "out"), str(count), "7"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"},
+    )
+    assert run.returncode == 0, run.stderr
+    trials = [json.loads(line) for line in run.stdout.splitlines()]
+    assert len(trials) == count
+    whole = files_of(tmp_path / "out" / "undisturbed" / "case.ome.zarr")
+    assert len(whole) > 50
+    for trial in trials:
+        assert trial["torn"] == []
+        assert trial["rewritten"] == []
+        assert trial["others"] == []
+        assert files_of(Path(trial["out"])) == whole
+    # Some were killed with the work half done, or nothing was tried.
+    assert sum(t["kills"] for t in trials) >= count * 2 // 3
+    assert sum(0 < t["kept"] < t["all"] for t in trials) >= 3
+
+
+def test_with_two_processes_the_bytes_are_the_same_though_one_is_killed(
+    slide: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """A worker is killed while it works: its cell is made again by another."""
+    victims: list[int] = []
+
+    def kill_one(_: int, __: int) -> None:
+        if not victims:
+            workers = [
+                p
+                for p in psutil.Process().children(recursive=True)
+                if "spawn_main" in " ".join(p.cmdline())
+            ]
+            victims.append(workers[0].pid)
+            workers[0].send_signal(signal.SIGKILL)
+
+    with open_pool(2) as pool:
+        made = done(ingest_slide(slide, tmp_path, pool=pool, on_progress=kill_one))
+    assert victims
+    assert files_of(made.path) == files_of(undisturbed)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["case.ome.zarr"]
+
+
+@pytest.mark.slow
+def test_killed_with_its_cluster_and_run_again_at_once(
+    slide: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Workers may outlive the run that started them for a moment, and still write."""
+    command = [sys.executable, "-m", "microtome", "ingest", str(slide), "--out"]
+    for trial in range(5):
+        out = tmp_path / str(trial)
+        with subprocess.Popen(
+            [*command, str(out), "--jobs", "2"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as run:
+            while run.poll() is None and not list(out.glob(f".*.partial/{trial % 3}/c")):
+                time.sleep(0.01)
+            run.kill()
+        assert not (out / "case.ome.zarr").exists()
+        subprocess.run([*command, str(out)], check=True, capture_output=True)
+        assert files_of(out / "case.ome.zarr") == files_of(undisturbed)
+        names = sorted(p.name for p in out.iterdir())
+        assert names == ["case.ome.zarr", "ledger.jsonl"]
+
+
+def test_a_full_disk_is_named_and_the_rest_is_made_when_there_is_room(
+    mounted: Callable[..., Path], slide: Path, undisturbed: Path
+) -> None:
+    whole = files_of(undisturbed)
+    need_kib = sum(map(len, whole.values())) // 1024
+    place = mounted(size_kib=need_kib * 2 // 3)
+    with pytest.raises(UnwritableOutput, match=r"case\.ome\.zarr: cannot write here \(No space"):
+        ingest_slide(slide, place)
+    assert not (place / "case.ome.zarr").exists()
+    options = f"remount,size={need_kib * 3}k"
+    subprocess.run(["mount", "-o", options, str(place)], check=True)
+    made = done(ingest_slide(slide, place))
+    assert made.kept > 0
+    assert files_of(made.path) == whole
+
+
+def test_a_read_only_output_is_named(read_only: Path, slide: Path) -> None:
+    with pytest.raises(UnwritableOutput, match="Read-only"):
+        ingest_slide(slide, read_only)
+
+
+def test_a_slide_that_changed_between_runs_is_begun_anew(slide: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "case.tif"
+    copy.write_bytes(slide.read_bytes())
+
+    def stop(_: int, __: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ingest_slide(copy, tmp_path / "out", on_progress=stop)
+    (partial,) = (tmp_path / "out").glob(".*.partial")
+    pixels = 255 - tifffile.imread(slide)
+    tifffile.imwrite(copy, pixels, tile=(256, 256), photometric="rgb", compression="deflate")
+    made = done(ingest_slide(copy, tmp_path / "out"))
+    assert made.kept == 0
+    assert not partial.exists()
+    level_0 = zarr.open_group(made.path, mode="r")["0"]
+    np.testing.assert_array_equal(level_0[:, :9, :9].transpose(1, 2, 0), pixels[:9, :9])
+
+
+# --- scans
+
+NIFTI = [
+    "scans/nifti/spm12_PET.nii",
+    "scans/nifti/spm12_single_subj_T1.nii",
+    "scans/nifti/nibabel_example4d.nii.gz",
+    "scans/nifti/nibabel_example_nifti2.nii.gz",
+    "scans/nifti/nibabel_anatomical.nii",
+    "scans/nifti/nibabel_functional.nii",
+    "brain/nifti/spm_EPI.nii.gz",
+    "brain/nifti/spm_PET.nii.gz",
+    "brain/nifti/spm_SPECT.nii.gz",
+    "brain/nifti/spm_avg152T1.nii.gz",
+    "brain/nifti/spm_csf.nii.gz",
+    "brain/nifti/spm_grey.nii.gz",
+    "brain/nifti/spm_single_subj_T1.nii.gz",
+    "brain/nifti/spm_white.nii.gz",
+    "brain/atlas/labels_Neuromorphometrics.nii.gz",
+]
+DICOM = {
+    "ct_abdomen_3slice": "reference_dcm2niix.nii.gz",
+    "ct_philips_head_phantom": "reference_dcm2niix.nii.gz",
+    "mr_ge_epi_4d": "reference_dcm2niix.nii",
+    "mr_rle_compressed": "reference_dicom2nifti.nii.gz",
+    "mr_siemens_mosaic": "reference_dcm2niix.nii",
+    "mr_siemens_multiframe": "reference_dicom2nifti.nii.gz",
+}
+
+
+def unpacked(path: Path) -> bytes:
+    data = path.read_bytes()
+    return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+
+
+@pytest.mark.parametrize("name", NIFTI)
+def test_nifti_comes_back_bit_for_bit(shared_data: Path, tmp_path: Path, name: str) -> None:
+    made = done(ingest_volume(shared_data / name, tmp_path))
+    out = tmp_path / f"back.nii{'.gz' if name.endswith('.gz') else ''}"
+    export_nifti(open_volume(made.path), out)
+    assert unpacked(out) == unpacked(shared_data / name)
+    yaozarrs.validate_zarr_store(made.path)
+    Image.from_zarr(zarr.open_group(made.path, mode="r"))
+
+
+@pytest.mark.parametrize("name", DICOM)
+def test_dicom_through_zarr_to_nifti_equals_another_converter(
+    shared_data: Path, tmp_path: Path, name: str
+) -> None:
+    folder = shared_data / "scans" / name
+    made = done(ingest_volume(folder / "dicom", tmp_path, name=name))
+    export_nifti(open_volume(made.path), tmp_path / "back.nii")
+    ours, reference = nibabel.load(tmp_path / "back.nii"), nibabel.load(folder / DICOM[name])
+    turn = ornt_transform(io_orientation(reference.affine), io_orientation(ours.affine))
+    turned = reference.as_reoriented(turn)
+    np.testing.assert_array_equal(np.asanyarray(ours.dataobj), np.asanyarray(turned.dataobj))
+    corners = np.array([(*c, 1) for c in itertools.product(*((0, n) for n in ours.shape[:3]))])
+    # A qform has room for right angles only; directions rounded by the scanner are not quite so.
+    for affine, bound_mm in ((ours.get_sform(), 1e-3), (ours.get_qform(), 0.02)):
+        assert np.abs(corners @ (affine - turned.affine).T).max() < bound_mm
+    assert ours.header.get_xyzt_units() == ("mm", "sec")
+    if ours.ndim == 4:
+        assert ours.header.get_zooms()[3] == pytest.approx(reference.header.get_zooms()[3])
+
+
+def test_a_stored_scan_opens_as_the_scan_that_it_was(shared_data: Path, tmp_path: Path) -> None:
+    for name in ("scans/nifti/nibabel_functional.nii", "scans/ct_abdomen_3slice/dicom"):
+        original = open_volume(shared_data / name)
+        back = open_volume(done(ingest_volume(shared_data / name, tmp_path)).path)
+        assert back.stored.dtype == original.stored.dtype.newbyteorder("=")
+        np.testing.assert_array_equal(np.asarray(back.data), np.asarray(original.data))
+        np.testing.assert_array_equal(back.affine, original.affine)
+        assert (back.modality, back.unit) == (original.modality, original.unit)
+        assert back.spacing_mm == original.spacing_mm
+        assert back.repetition_time_s == original.repetition_time_s
+        assert dict(back.properties) == dict(original.properties)
+        part = (..., slice(5, 0, -2), 3)
+        np.testing.assert_array_equal(back.data[part], original.data[part])
+
+
+def test_scaled_integers_stay_integers_and_time_has_its_unit(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    made = done(ingest_volume(shared_data / "scans/nifti/nibabel_functional.nii", tmp_path))
+    group = zarr.open_group(made.path, mode="r")
+    assert group["0"].dtype == np.int16
+    (multiscale,) = Image.from_zarr(group).attributes.ome.multiscales
+    assert [(a.name, a.unit) for a in multiscale.axes] == [
+        ("t", "second"), ("z", "millimeter"), ("y", "millimeter"), ("x", "millimeter"),
+    ]  # fmt: skip
+    assert multiscale.datasets[0].coordinateTransformations[0].scale == [2.0, 8.0, 4.0, 4.0]
+
+
+def nifti_of(path: Path, values: np.ndarray, **header: Any) -> Path:
+    image = nibabel.Nifti1Image(values, np.diag([1.0, 2, 3, 1]))
+    for name, value in header.items():
+        image.header[name] = value
+    nibabel.save(image, path)
+    return path
+
+
+def test_an_interrupted_scan_is_resumed(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(-900, 900, (5, 6, 600)).astype(np.int16)
+    source = nifti_of(tmp_path / "long.nii", values)
+
+    def stop(_: int, __: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ingest_volume(source, tmp_path / "out", on_progress=stop)
+    made = done(ingest_volume(source, tmp_path / "out"))
+    assert (made.written, made.kept) == (2, 1)
+    np.testing.assert_array_equal(np.asarray(open_volume(made.path).data), values.T)
+    other = done(ingest_volume(source, tmp_path / "other"))
+    assert files_of(other.path) == files_of(made.path)
+    assert isinstance(ingest_volume(source, tmp_path / "out"), Skipped)
+
+
+def test_slices_with_slopes_of_their_own_are_exported_as_they_truly_are(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    source = nifti_of(tmp_path / "a.nii", np.arange(60, dtype=np.int16).reshape(3, 4, 5))
+    slopes = np.arange(1, 6, dtype=np.float64)[:, None, None] / 4
+    volume = replace(open_volume(source), slope=slopes, header=b"", modality="PT")
+    export_nifti(volume, tmp_path / "b.nii")
+    back = nibabel.load(tmp_path / "b.nii")
+    assert back.get_data_dtype() == np.float32
+    np.testing.assert_array_equal(np.asanyarray(back.dataobj).T, np.asarray(volume.data))
+
+
+def test_a_pair_is_exported_as_one_file(tmp_path: Path) -> None:
+    values = np.arange(60, dtype=">i2").reshape(3, 4, 5)
+    image = nibabel.Nifti1Pair(values, np.diag([1.0, 2, 3, 1]))
+    nibabel.save(image, tmp_path / "a.hdr")
+    made = done(ingest_volume(tmp_path / "a.hdr", tmp_path / "out"))
+    export_nifti(open_volume(made.path), tmp_path / "b.nii")
+    back = nibabel.load(tmp_path / "b.nii")
+    np.testing.assert_array_equal(np.asanyarray(back.dataobj), values)
+    np.testing.assert_array_equal(back.affine, image.affine)
+
+
+def test_export_refuses_what_it_would_lose(tmp_path: Path, slide: Path, undisturbed: Path) -> None:
+    source = nifti_of(tmp_path / "a.nii", np.zeros((2, 3, 4), np.int16))
+    before = source.read_bytes()
+    with pytest.raises(StaleProduct):
+        export_nifti(open_volume(source), source)
+    assert source.read_bytes() == before
+    with pytest.raises(ValueError, match=r"\.nii"):
+        export_nifti(open_volume(source), tmp_path / "a.mgz")
+    with pytest.raises(BadProduct, match="slide image, not a scan"):
+        open_volume(undisturbed)
+
+
+def test_a_damaged_stored_scan_is_named(tmp_path: Path) -> None:
+    source = nifti_of(tmp_path / "a.nii", np.arange(60, dtype=np.int16).reshape(3, 4, 5))
+    made = done(ingest_volume(source, tmp_path / "out"))
+    (shard,) = [p for p in made.path.rglob("*") if p.is_file() and p.suffix != ".json"]
+    shard.write_bytes(shard.read_bytes()[:-3])
+    with pytest.raises(BadProduct, match="cut off"):
+        open_volume(made.path).data[...]
+    metadata = json.loads((made.path / "zarr.json").read_text())
+    del metadata["attributes"]["microtome"]["affine"]
+    (made.path / "zarr.json").write_text(json.dumps(metadata))
+    with pytest.raises(BadProduct, match="affine"):
+        open_volume(made.path)
+    (made.path / RECORD).unlink()
+    with pytest.raises(InputError):
+        open_volume(made.path)
