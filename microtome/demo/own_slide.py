@@ -36,11 +36,13 @@ def run_own_slide(path: Path, out: Path, *, mpp: float | None, overwrite: bool) 
             where=path,
             remedy="Encode it with smaller tiles: microtome encode --tile-px",
         )
+    count = min(_CLUSTERS, len(bag))
     with open_slide(path, mpp=mpp) as slide:
-        products = cluster_map(bag, out, min(_CLUSTERS, len(bag)), slide=slide)
+        products = cluster_map(bag, out, count, slide=slide)
         info = slide.info
+    assert info.mpp is not None
     facts = {
-        "size": f"{info.width_px:,} × {info.height_px:,} px at {info.mpp} µm/px",
+        "size": f"{info.width_px:,} × {info.height_px:,} px at {info.mpp[0]:.4g} µm/px",
         "tissue tiles": f"{len(bag):,}, {bag.tile_px} px at {bag.mpp} µm/px",
         "features": f"{bag.features.shape[1]} of {bag.encoder}",
     }
@@ -49,7 +51,7 @@ def run_own_slide(path: Path, out: Path, *, mpp: float | None, overwrite: bool) 
     files = {"QuPath GeoJSON": products.geojson.name}
     panel = SlidePanel(
         id=bag.id,
-        probability=float("nan"),
+        probability=None,
         tiles=len(bag),
         layers=products.layers,
         facts=facts,
@@ -63,6 +65,7 @@ def run_own_slide(path: Path, out: Path, *, mpp: float | None, overwrite: bool) 
         made=now(),
         key_figures=(KeyFigure("tissue tiles", f"{len(bag):,}"),),
         slides=(panel,),
+        groups=tuple(f"Cluster {number + 1}" for number in range(count)),
         versions=versions(("microtome", "openslide-python", "tifffile")),
         limits=("Colours are groups of like tiles, not diagnoses.", "For research only."),
     )

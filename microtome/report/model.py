@@ -82,7 +82,7 @@ class SlidePanel:
     Attributes
     ----------
     probability
-        Of the report's ``target``.
+        Of the report's ``target``; None where nothing was predicted.
     fold
         Number of the fold that held the slide out; None for a slide that was in no fold.
     layers
@@ -96,7 +96,7 @@ class SlidePanel:
     """
 
     id: str
-    probability: float
+    probability: float | None
     tiles: int
     patient: str = ""
     site: str = ""
@@ -157,6 +157,8 @@ class Report:
         The class that the slides' probabilities and scores speak of.
     slides
         In any order: the worklist puts the highest probability first.
+    groups
+        Names of what the colours stand for, where they are groups of tiles and not scores.
     parameters, versions
         By name, in words.
     limits
@@ -170,6 +172,7 @@ class Report:
     figures: tuple[FigureTable, ...] = ()
     target: str = ""
     slides: tuple[SlidePanel, ...] = ()
+    groups: tuple[str, ...] = ()
     brain: BrainSection | None = None
     rejected: tuple[Rejection, ...] = ()
     parameters: Mapping[str, str] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..storage.commit import writable, write_text
 from ..storage.errors import MissingFile
-from ..tasks.overlay import colour_table
+from ..tasks.overlay import DISTINCT, colour_table
 from ..tasks.rasters import Outline
 from .model import Picture, Report, SlidePanel
 
@@ -50,7 +50,7 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(data_uri=_data_uri, embedded=_embedded, path=_svg_path)
-    ordered = sorted(report.slides, key=lambda s: (-s.probability, s.id))
+    ordered = sorted(report.slides, key=lambda s: (-(s.probability or 0.0), s.id))
     pictured = [slide for slide in ordered if slide.layers is not None]
     html: str = environment.get_template("report.html").render(
         report=report,
@@ -59,6 +59,8 @@ def render(report: Report) -> str:
         without_picture=len(pictured[MAX_PICTURED:]),
         has_truth=any(s.layers is not None and s.layers.outlines for s in pictured),
         scale=_gradient(),
+        predicted=any(slide.probability is not None for slide in ordered),
+        groups=list(zip(report.groups, _distinct(), strict=False)),
         style=(folder / "report.css").read_text(encoding="utf-8"),
     )
     return html
@@ -84,6 +86,10 @@ class _Panel:
 def _gradient() -> str:
     colours = colour_table()[::32].tolist() + colour_table()[-1:].tolist()
     return ", ".join(f"rgb({r} {g} {b})" for r, g, b in colours)
+
+
+def _distinct() -> list[str]:
+    return [f"rgb({r} {g} {b})" for r, g, b in DISTINCT]
 
 
 def _svg_path(outlines: Iterable[Outline]) -> str:
