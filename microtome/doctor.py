@@ -46,6 +46,7 @@ def examine() -> Iterator[Check]:
     """Look at libraries, slide readers, accelerator, memory, disk and cluster, in that order."""
     for distribution, (module, purpose) in _LIBRARIES.items():
         yield _library(distribution, module, purpose)
+    yield from _readers()
     yield _accelerator()
     yield _memory()
     yield _disk()
@@ -58,6 +59,19 @@ def _library(distribution: str, module: str, purpose: str) -> Check:
         mend = _MEND.get(distribution, f"pip install {distribution}")
         return Check(distribution, "absent", "not installed", purpose, mend)
     return Check(distribution, "ok", importlib.metadata.version(distribution), purpose)
+
+
+def _readers() -> Iterator[Check]:
+    from .engine.slides.registry import readers
+    from .storage.errors import MissingDependency
+
+    try:
+        known = readers()
+    except MissingDependency as error:
+        yield Check("slide readers", "broken", error.what, "slides", error.remedy or "")
+        return
+    for rank, reader in enumerate(known, 1):
+        yield Check(f"reader {reader.name}", "ok", f"asked as number {rank}", reader.what)
 
 
 def _accelerator() -> Check:

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from ...storage.errors import EmptyFile, InputError, MissingFile, UnreadableFile
+from ...storage.errors import (
+    EmptyFile,
+    InputError,
+    MissingDependency,
+    MissingFile,
+    UnreadableFile,
+)
 from .base import Slide
 
 ENTRY_POINTS = "microtome.readers"
@@ -66,6 +72,18 @@ def _openslide_open(path: Path, mpp: float | None) -> Slide:
     return VendorSlide(path, mpp)
 
 
+def _picture_opens(path: Path) -> bool:
+    from .picture_reader import is_ours
+
+    return is_ours(path)
+
+
+def _picture_open(path: Path, mpp: float | None) -> Slide:
+    from .picture_reader import PictureSlide
+
+    return PictureSlide(path, mpp)
+
+
 BUILT_IN = (
     Reader(
         "tifffile",
@@ -81,14 +99,43 @@ BUILT_IN = (
         _openslide_opens,
         _openslide_open,
     ),
+    Reader(
+        "picture",
+        "PNG, JPEG and BMP, 8-bit RGB, without a resolution",
+        4,
+        _picture_opens,
+        _picture_open,
+    ),
 )
 
 
 @cache
 def readers() -> tuple[Reader, ...]:
-    """All readers, the most preferred first."""
-    added = tuple(entry.load() for entry in entry_points(group=ENTRY_POINTS))
+    """All readers, the most preferred first.
+
+    Raises
+    ------
+    MissingDependency
+        One that another package adds does not import.
+    """
+    added = tuple(_load(entry) for entry in entry_points(group=ENTRY_POINTS))
     return tuple(sorted(BUILT_IN + added, key=lambda reader: -reader.priority))
+
+
+def _load(entry: EntryPoint) -> Reader:
+    try:
+        reader = entry.load()
+    except (ImportError, AttributeError) as error:
+        raise MissingDependency(
+            f"the slide reader {entry.name} ({entry.value}) does not import: {error}",
+            remedy="Mend or remove the package that adds it",
+        ) from error
+    if not isinstance(reader, Reader):
+        raise MissingDependency(
+            f"the slide reader {entry.name} ({entry.value}) is no Reader",
+            remedy="Mend or remove the package that adds it",
+        )
+    return reader
 
 
 def find_reader(path: Path, name: str | None = None) -> Reader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from microtome.doctor import examine
 from microtome.engine.slides import open_slide, registry
 from microtome.engine.slides.base import Bounds, Slide, downsample
 from microtome.engine.slides.openslide_reader import _bounds, _over_white
@@ -22,6 +24,7 @@ from microtome.storage.errors import (
     EmptyFile,
     InputError,
     MicrotomeError,
+    MissingDependency,
     MissingFile,
     TruncatedFile,
     UnreadableFile,
@@ -442,7 +445,7 @@ class TestBadFiles:
             open_slide(shared_data / "slides/SOURCE.md")
         with pytest.raises(UnreadableFile, match="no reader"):
             open_slide(tmp_path)
-        with pytest.raises(InputError, match="tifffile, openslide"):
+        with pytest.raises(InputError, match=r"tifffile, openslide, .*picture"):
             open_slide(shared_data / SVS, reader="crystal-ball")
 
     @pytest.mark.parametrize("file", [SVS, OME, BOXES, KIDNEY])
@@ -552,6 +555,29 @@ class TestRegistry:
             assert registry.find_reader(shared_data / SVS).name == "guest"
         finally:
             registry.readers.cache_clear()
+
+    @pytest.mark.parametrize("value", ["nowhere_at_all:READER", "guest:NOTHING", "guest:NO_READER"])
+    def test_one_that_does_not_import_is_named(self, shared_data, tmp_path, monkeypatch, value):
+        (tmp_path / "guest.py").write_text("NO_READER = 7\n")
+        info = tmp_path / "guest-1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: guest\nVersion: 1\n")
+        (info / "entry_points.txt").write_text(f"[microtome.readers]\nguest = {value}\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "guest", raising=False)
+        registry.readers.cache_clear()
+        try:
+            with pytest.raises(MissingDependency, match=f"guest .{value}"):
+                open_slide(shared_data / SVS)
+            broken = [check for check in examine() if check.state == "broken"]
+            assert value in next(check.found for check in broken if "reader" in check.name)
+        finally:
+            registry.readers.cache_clear()
+
+    def test_the_doctor_lists_them_in_order(self):
+        listed = [check.name for check in examine() if check.name.startswith("reader ")]
+        assert listed == [f"reader {reader.name}" for reader in registry.readers()]
+        assert listed[0] == "reader tifffile"
 
 
 class TestResolutionOfFiles:
