@@ -8,10 +8,10 @@ demo: $(READY)
 	$(PY) -m microtome demo --out demo-out
 
 test: $(READY)
-	$(PY) -m pytest -n 2
+	$(PY) -m pytest -n 2 --dist loadgroup
 
 test-all: $(READY)
-	$(PY) -m pytest -n 2 -m ""
+	$(PY) -m pytest -n 2 --dist loadgroup -m ""
 
 lint: $(READY)
 	$(PY) -m ruff check .

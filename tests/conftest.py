@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -48,3 +49,13 @@ def read_only(mounted: Callable[..., Path]) -> Path:
     place = mounted(size_kib=256)
     subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
     return place
+
+
+@pytest.fixture(scope="session")
+def small_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``microtome demo --small`` writes; made once for all tests that look at it."""
+    out = tmp_path_factory.mktemp("demo") / "demo-out"
+    command = [sys.executable, "-m", "microtome", "demo", "--small", "--out", str(out)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return out

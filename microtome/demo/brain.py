@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ from ..graphs.threshold import proportional
 from ..report import BrainSection, FigureRow, FigureTable, Picture
 from ..storage.commit import is_done, new_product, product_key, require_commit
 from ..storage.connectomes import Connectome, ConnectomeCohort, write_connectomes
-from ..storage.files import write_text
+from ..storage.files import writable, write_bytes, write_text
 from .steps import value_of
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def run_brain(
         simulated = simulate_cohort(
             plan.n_subjects, plan.n_regions, plan.n_timepoints, plan.effect, plan.seed
         )
+        _keep_inputs(out, simulated)
         on_step("building connectomes")
         cohort = _connectomes(simulated)
         write_connectomes(
@@ -92,6 +94,20 @@ def run_brain(
             _draw(folder / "connectome.png", cohort, important)
     require_commit(study, KIND)
     return _section(json.loads((study / "results.json").read_text()), study, plan)
+
+
+def _keep_inputs(out: Path, simulated: SimulatedCohort) -> None:
+    """Series and table of people as files, for the commands that a user would try on them."""
+    import numpy as np
+
+    for series, name in zip(simulated.series, simulated.ids, strict=True):
+        path, buffer = out / "series" / f"{name}.npy", io.BytesIO()
+        np.save(buffer, series)
+        with writable(path):
+            write_bytes(path, buffer.getvalue())
+    columns = (simulated.ids, simulated.subjects, simulated.labels.tolist(), simulated.sites)
+    rows = [",".join(map(str, row)) for row in zip(*columns, strict=True)]
+    write_text(out / "people.csv", "\n".join(["subject,person,patient,site", *rows, ""]))
 
 
 def _connectomes(simulated: SimulatedCohort) -> ConnectomeCohort:
