@@ -20,10 +20,12 @@ _ORIENTATION = 0x0112
 
 def is_ours(path: Path) -> bool:
     """Whether a file begins as a PNG, a JPEG or a BMP."""
-    return path.is_file() and _format(path) is not None
+    return _format(path) is not None
 
 
 def _format(path: Path) -> str | None:
+    if not path.is_file():
+        return None
     with path.open("rb") as file:
         head = file.read(8)
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)

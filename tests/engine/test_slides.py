@@ -431,9 +431,10 @@ class TestBadFiles:
             whole(slide)
 
     @pytest.mark.parametrize("file", [DICOM, DICOM + "/level0.dcm", "slides/bad/broken.svs"])
-    def test_a_reader_that_is_not_for_the_file_says_so(self, shared_data, file):
-        with pytest.raises(UnreadableFile, match="not a TIFF"):
-            open_slide(shared_data / file, reader="tifffile")
+    @pytest.mark.parametrize(("reader", "why"), [("tifffile", "not a TIFF"), ("picture", "PNG")])
+    def test_a_reader_that_is_not_for_the_file_says_so(self, shared_data, file, reader, why):
+        with pytest.raises(UnreadableFile, match=why):
+            open_slide(shared_data / file, reader=reader)
 
     def test_missing_and_empty_and_unknown_are_told_apart(self, tmp_path, shared_data):
         with pytest.raises(MissingFile):
