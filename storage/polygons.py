@@ -37,7 +37,7 @@ def outline(mask: NDArray[np.bool_], pixel_px: tuple[float, float]) -> BaseGeome
     return shapely.transform(united, lambda xy: xy * scale)
 
 
-def fit(geometry: BaseGeometry, box_px: tuple[int, int, int, int]) -> BaseGeometry:
+def fit(geometry: BaseGeometry, box_px: tuple[int, int, int, int]) -> shapely.MultiPolygon:
     """Make a polygon valid, clip it to a box, move the box to the origin, round to the grid.
 
     Crossing rings and overlapping parts are united, as ``make_valid``'s *structure* method does:
@@ -52,7 +52,7 @@ def fit(geometry: BaseGeometry, box_px: tuple[int, int, int, int]) -> BaseGeomet
 
     Returns
     -------
-    shapely.Polygon or shapely.MultiPolygon
+    shapely.MultiPolygon
         Valid and in normal form: equal areas give equal coordinates. Empty where nothing is left.
 
     Raises
@@ -67,10 +67,14 @@ def fit(geometry: BaseGeometry, box_px: tuple[int, int, int, int]) -> BaseGeomet
     y, x, height, width = box_px
     valid = shapely.make_valid(geometry, method="structure", keep_collapsed=False)
     inside = shapely.intersection(valid, shapely.box(x, y, x + width, y + height))
-    moved = shapely.transform(inside, lambda xy: xy - np.array([x, y]))
-    parts = shapely.get_parts(on_grid(moved))
-    areas = [part for part in parts if part.geom_type == "Polygon"]
-    return shapely.normalize(shapely.union_all(areas, grid_size=GRID_PX))
+    moved = shapely.transform(_areas(inside), lambda xy: xy - np.array([x, y]))
+    return shapely.normalize(_areas(on_grid(moved)))
+
+
+def _areas(geometry: BaseGeometry) -> shapely.MultiPolygon:
+    """The polygons among the parts; lines and points, where edges only touched, go."""
+    parts = shapely.get_parts(geometry)
+    return shapely.MultiPolygon([part for part in parts if part.geom_type == "Polygon"])
 
 
 def on_grid(geometry: BaseGeometry) -> BaseGeometry:

@@ -95,7 +95,10 @@ def test_ids_are_unique_uuids_that_a_second_export_repeats(tmp_path):
 def test_equal_input_gives_equal_bytes(tmp_path):
     for name in ("a.geojson.gz", "b.geojson.gz"):
         export(tmp_path / name, some_tiles())
-    assert (tmp_path / "a.geojson.gz").read_bytes() == (tmp_path / "b.geojson.gz").read_bytes()
+    packed = (tmp_path / "a.geojson.gz").read_bytes()
+    assert packed == (tmp_path / "b.geojson.gz").read_bytes()
+    # RFC 1952: no flags, so no name; no time.
+    assert packed[3:8] == bytes(5)
 
 
 def test_rings_are_closed_and_in_x_y_order(tmp_path):

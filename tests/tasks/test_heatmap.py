@@ -203,13 +203,17 @@ def test_the_picture_is_cropped_as_qupath_crops(tmp_path, slide_path):
     bounds = (200, 400, 800, 1200)
     prediction = hot_prediction(bounds_px=bounds)
     with open_slide(slide_path) as slide:
-        cropped = make_heatmap(prediction, tmp_path / "a", slide=slide, max_px=600, opacity=1)
+        corners = np.array([[200.0, 400.0], [200.0, 700.0], [500.0, 700.0]])
+        cropped = make_heatmap(
+            prediction, tmp_path / "a", slide=slide, truth=[corners], max_px=600, opacity=1
+        )
         whole = make_heatmap(
             prediction, tmp_path / "b", slide=slide, max_px=600, opacity=1, crop=False
         )
     scale = WIDTH / 600
     assert cropped.layers.size_px == pytest.approx((800 / scale, 1200 / scale), abs=1)
     assert whole.layers.size_px == pytest.approx((HEIGHT / scale, 600), abs=1)
+    np.testing.assert_allclose(cropped.layers.outlines[0] * scale, corners - bounds[:2], atol=2)
     hot = colour_table()[255]
     assert (picture(cropped.overlay)[hot_box(scale, bounds[:2])] == hot).all()
     assert (picture(whole.overlay)[hot_box(scale)] == hot).all()
