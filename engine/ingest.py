@@ -53,8 +53,10 @@ class Ingested:
 
 def product_id(path: Path) -> str:
     """Identity that a file or folder gives its products: its name without suffixes."""
-    name = path.absolute().name.removesuffix(".gz")
-    return Path(name).stem.removesuffix(".ome") if not path.is_dir() else path.absolute().name
+    name = path.absolute().name
+    if path.is_dir():
+        return name.removesuffix(SUFFIX)
+    return Path(name.removesuffix(".gz")).stem.removesuffix(".ome")
 
 
 def ingest_slide(

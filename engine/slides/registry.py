@@ -72,6 +72,18 @@ def _openslide_open(path: Path, mpp: float | None) -> Slide:
     return VendorSlide(path, mpp)
 
 
+def _stored_opens(path: Path) -> bool:
+    from .stored_reader import is_ours
+
+    return is_ours(path)
+
+
+def _stored_open(path: Path, mpp: float | None) -> Slide:
+    from .stored_reader import OmeZarrSlide
+
+    return OmeZarrSlide(path, mpp)
+
+
 def _picture_opens(path: Path) -> bool:
     from .picture_reader import is_ours
 
@@ -82,6 +94,18 @@ def _picture_open(path: Path, mpp: float | None) -> Slide:
     from .picture_reader import PictureSlide
 
     return PictureSlide(path, mpp)
+
+
+def _zarr_opens(path: Path) -> bool:
+    from .zarr_reader import is_ours
+
+    return is_ours(path)
+
+
+def _zarr_open(path: Path, mpp: float | None) -> Slide:
+    from .zarr_reader import ZarrSlide
+
+    return ZarrSlide(path, mpp)
 
 
 BUILT_IN = (
@@ -98,6 +122,20 @@ BUILT_IN = (
         10,
         _openslide_opens,
         _openslide_open,
+    ),
+    Reader(
+        "ome-zarr",
+        "OME-Zarr that microtome ingest made",
+        8,
+        _stored_opens,
+        _stored_open,
+    ),
+    Reader(
+        "zarr",
+        "OME-Zarr 0.4 and 0.5, RGB or channels, also by URL",
+        8,
+        _zarr_opens,
+        _zarr_open,
     ),
     Reader(
         "picture",

@@ -27,6 +27,7 @@ from ome_zarr_models.v05 import Image
 
 from microtome.engine.ingest import Ingested, ingest_slide, ingest_volume, product_id
 from microtome.engine.schedule import Skipped, open_pool
+from microtome.engine.slides import Slide, open_slide
 from microtome.engine.volumes import export_nifti, open_volume
 from microtome.storage.commit import RECORD, claim
 from microtome.storage.errors import (
@@ -121,6 +122,32 @@ def test_other_slides_equal_another_reader(shared_data: Path, tmp_path: Path, na
     expected = tifffile.imread(shared_data / name, key=0)
     here = zarr.open_group(made.path, mode="r")["0"][...].transpose(1, 2, 0)
     assert np.abs(here.astype(int) - expected[..., :3]).max() <= 2
+
+
+def test_an_ingested_slide_is_a_slide_again(shared_data: Path, tmp_path: Path) -> None:
+    made = done(ingest_slide(shared_data / SVS, tmp_path))
+    with open_slide(shared_data / SVS) as before, open_slide(made.path) as after:
+        assert isinstance(after, Slide)
+        assert (after.info.backend, after.info.vendor) == ("ome-zarr", before.info.vendor)
+        assert after.info.mpp == before.info.mpp
+        assert after.info.objective_power == before.info.objective_power
+        box = (0, 700, 300, 900, 1100)
+        np.testing.assert_array_equal(after.read(*box), before.read(*box))
+        for level, found in enumerate(after.info.levels):
+            assert found.downsample_y == found.downsample_x == 2**level
+            last = (found.height_px - 1, found.width_px - 1)
+            assert after.read(level, *last, 1, 1).shape == (1, 1, 3)
+        with pytest.raises(ValueError, match="leaves level 1"):
+            after.read(1, 0, 0, 1485, 1)
+        with pytest.raises(KeyError):
+            after.associated_image("label")
+    with open_slide(made.path, mpp=0.3) as told:
+        assert (told.info.mpp, told.info.mpp_source) == ((0.3, 0.3), "--mpp")
+    metadata = json.loads((made.path / "zarr.json").read_text())
+    del metadata["attributes"]["microtome"]["bounds_px"]
+    (made.path / "zarr.json").write_text(json.dumps(metadata))
+    with pytest.raises(BadProduct, match="bounds_px"):
+        open_slide(made.path)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,92 @@
+"""Slides that ``microtome ingest`` made, read like the files that they came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ...storage.commit import read_commit
+from ...storage.errors import BadProduct
+from ...storage.pyramid import KIND, StoredSlide, open_stored_slide
+from ...storage.shards import read_metadata
+from . import resolution
+from .base import Bounds, Level, Pixels, SlideInfo, require_inside
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a folder is a slide that Microtome made."""
+    try:
+        record = read_commit(path)
+    except BadProduct:
+        return False
+    return record is not None and record.kind == KIND
+
+
+class OmeZarrSlide:
+    """A slide in Microtome's OME-Zarr; holds no open file, so it may be used by any process."""
+
+    def __init__(self, path: Path, mpp: float | None = None) -> None:
+        self._stored = open_stored_slide(path)
+        try:
+            about = read_metadata(path)["attributes"]["microtome"]
+            self._info = _describe(self._stored, about, mpp)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadProduct(f"damaged metadata ({error!r})", where=path) from error
+
+    @property
+    def info(self) -> SlideInfo:
+        """What is known of the slide without decoding it."""
+        return self._info
+
+    def read(self, level: int, y_px: int, x_px: int, height_px: int, width_px: int) -> Pixels:
+        """Read a rectangle of a level; see :class:`~microtome.engine.slides.base.Slide`."""
+        require_inside(self._info, level, Bounds(y_px, x_px, height_px, width_px))
+        return self._stored.read(level, y_px, x_px, height_px, width_px)
+
+    def associated_image(self, name: str) -> Pixels:
+        """Always KeyError: none are kept."""
+        raise KeyError(name)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _describe(stored: StoredSlide, about: dict[str, Any], mpp: float | None) -> SlideInfo:
+    stated = resolution.Statement(str(about["mpp_source"]), stored.mpp) if stored.mpp else None
+    found = resolution.resolve([stated] if stated else [], mpp)
+    bounds, power = about["bounds_px"], about["objective_power"]
+    return SlideInfo(
+        path=stored.path,
+        backend="ome-zarr",
+        vendor=str(about["vendor"]),
+        levels=tuple(
+            Level(
+                height_px=array.shape[1],
+                width_px=array.shape[2],
+                downsample_y=float(2**level),
+                downsample_x=float(2**level),
+                tile_px=(array.chunk[1], array.chunk[2]),
+            )
+            for level, array in enumerate(stored.levels)
+        ),
+        mpp=found.mpp,
+        mpp_source=found.source,
+        mpp_refused=found.refused,
+        objective_power=None if power is None else float(power),
+        bounds=None if bounds is None else Bounds(**bounds),
+        associated=(),
+        properties={"microtome.source": str(about["source"])},
+        notes=tuple(about["notes"]),
+    )
