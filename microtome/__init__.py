@@ -16,6 +16,7 @@ _PUBLIC = {
     "find_tissue": "engine.tissue",
     "open_volume": "engine.volumes",
     "encode": "tasks.encode",
+    "export_qupath": "tasks.heatmap",
     "load_encoder": "tasks.encoders",
     "Bag": "storage.bags",
     "read_bag": "storage.bags",
