@@ -60,9 +60,9 @@ UNTRIED = (
 ABOUT = f"""# Slide formats
 
 Written by `scripts/reading_table.py` from files that were read while it ran; a test fails when
-it no longer holds. *Opened with* is the reader that is chosen by the file's content; the others
-were asked for by name. *Equal* means that the middle of level 0 ({LOOK_PX} px) has the very same
-pixels as with the chosen reader.
+it no longer holds. *Opened with* is the reader that is chosen by the file's content; of the
+others, asked for by name, those are listed that open it. *Equal* means that the middle of level 0
+({LOOK_PX} px) has the very same pixels as with the chosen reader.
 """
 
 COLUMNS = (
@@ -117,9 +117,7 @@ def describe(slide: Slide) -> str:
 
 def compared(ours: Reading, theirs: Reading) -> str:
     """What another reader made of a file, beside the chosen one."""
-    if theirs.pixels is None:
-        return "refuses"
-    if ours.pixels is None or ours.pixels.shape != theirs.pixels.shape:
+    if ours.pixels is None or theirs.pixels is None or ours.pixels.shape != theirs.pixels.shape:
         return "another image"
     difference = np.abs(ours.pixels.astype(int) - theirs.pixels).max()
     return "equal" if difference == 0 else f"differs by up to {difference}"
@@ -135,11 +133,12 @@ def rows(folder: Path, known: tuple[Reader, ...]) -> tuple[list[str], list[str]]
             refused.append(f"| {name} | {ours.slide} |")
             continue
         others = [
-            f"{reader.name}: {compared(ours, attempt(path, reader.name)[1])}"
+            f"{reader.name}: {compared(ours, theirs)}"
             for reader in known
             if reader.name != chosen
+            and (theirs := attempt(path, reader.name)[1]).pixels is not None
         ]
-        read.append(f"| {name} | {chosen} | {ours.slide} | {', '.join(others)} |")
+        read.append(f"| {name} | {chosen} | {ours.slide} | {', '.join(others) or 'none'} |")
     return read, refused
 
 

@@ -17,7 +17,8 @@ def open_slide(path: str | Path, *, mpp: float | None = None, reader: str | None
     Parameters
     ----------
     path
-        A slide file; for MIRAX the ``.mrxs``; for DICOM any file of the series, or its folder.
+        A slide file; for MIRAX the ``.mrxs``; for DICOM any file of the series, or its folder;
+        for OME-Zarr the folder, or its URL (``https://…``, ``s3://…``) where fsspec reaches it.
     mpp
         Micrometres per pixel at level 0, where the file states none or a wrong one; wins over it.
     reader
@@ -41,6 +42,10 @@ def open_slide(path: str | Path, *, mpp: float | None = None, reader: str | None
     ...     slide.info.mpp, slide.read(0, 0, 0, 256, 256).shape
     ((0.499, 0.499), (256, 256, 3))
     """
+    if isinstance(path, str) and "://" in path:
+        from .zarr_reader import ZarrSlide
+
+        return ZarrSlide(path, mpp)
     path = Path(path)
     try:
         return find_reader(path, reader).open(path, mpp)
