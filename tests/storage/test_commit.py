@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from microtome.storage import claims
 from microtome.storage import files as storage_files
 from microtome.storage.claims import claim
 from microtome.storage.commit import (
@@ -357,6 +358,36 @@ def test_of_many_that_find_a_dead_claim_exactly_one_gets_it(tmp_path: Path) -> N
         lock = tmp_path / f".x{trial}.lock"
         lock.write_text(json.dumps({"host": os.uname().nodename, "pid": process.pid}))
         assert sorted(race(tmp_path / f"x{trial}", 8)) == [False] * 7 + [True]
+
+
+def test_a_claim_taken_while_the_dead_one_was_looked_at_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / ".x.lock"
+    lock.write_text(json.dumps({"host": os.uname().nodename, "pid": 1}))
+    real, taken = claims._owner, []
+
+    def overtaken(descriptor: int) -> tuple[str, int]:
+        if not taken:
+            lock.unlink()
+            taken.append(claims._take(lock))
+        return real(descriptor)
+
+    monkeypatch.setattr(claims, "_owner", overtaken)
+    with pytest.raises(OutputBusy), claim(tmp_path / "x"):
+        pass
+    assert lock.exists()
+    os.close(taken[0])
+
+
+def test_a_claim_that_was_deleted_by_hand_does_not_take_another_along(tmp_path: Path) -> None:
+    with claim(tmp_path / "x"):
+        (tmp_path / ".x.lock").unlink()
+        other = claims._take(tmp_path / ".x.lock")
+    assert other is not None
+    with pytest.raises(OutputBusy), claim(tmp_path / "x"):
+        pass
+    os.close(other)
 
 
 def test_without_hard_links_claims_still_exclude(
