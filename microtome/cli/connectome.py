@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import diagnose
 from .common import Jobs, Overwrite, Seed, console, exit_unless_all_done, run_with_progress
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ Cohort = Annotated[Path, typer.Argument(help="A NAME.connectomes.zarr.", exists=
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
+    diagnose.register(connectome_app)
     app.add_typer(connectome_app)
 
 

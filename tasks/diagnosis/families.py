@@ -11,12 +11,18 @@ from .graph_model import Backend, GraphModel
 from .models import Family, LinearModel, SiteModel
 
 NAMES = ("gcn", "gin", "no-graph", "linear", "site")
+QUICK = ("linear", "site")
+"""Models that are evaluated in a second or so."""
+
 DENSITIES = (0.05, 0.2)
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
 
 
 def families(
-    names: Sequence[str], *, backend: Literal["auto", "dgl", "dense"] = "auto"
+    names: Sequence[str],
+    *,
+    backend: Literal["auto", "dgl", "dense"] = "auto",
+    has_sites: bool = True,
 ) -> tuple[Family, ...]:
     """Models by name, in the given order.
 
@@ -28,11 +34,13 @@ def families(
     ----------
     backend
         How messages are passed; ``auto`` takes DGL where it imports. Results are the same.
+    has_sites
+        Whether sites are known, without which there is no ``site`` model.
 
     Raises
     ------
     CohortError
-        No such model.
+        No such model, or one that needs sites where there are none.
     MissingDependency
         DGL was asked for and does not import.
     """
@@ -42,6 +50,10 @@ def families(
             f"no model {unknown[0]!r}" if unknown else "no model is named",
             where="--models",
             remedy=f"Choose from {', '.join(NAMES)}",
+        )
+    if "site" in names and not has_sites:
+        raise CohortError(
+            "the site model needs sites", where="--models", remedy="Name the column with --site"
         )
     through = _backend(backend) if {"gcn", "gin"} & set(names) else "dense"
     return tuple(_family(name, through) for name in dict.fromkeys(names))

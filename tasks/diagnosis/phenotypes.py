@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -133,6 +134,19 @@ def read_phenotypes(
         splits=values(columns.split),
         excluded=excluded,
     )
+
+
+def file_key(table: Path) -> str:
+    """Identity of a table by all of its content.
+
+    Raises
+    ------
+    MissingFile
+        No such table.
+    """
+    if not table.is_file():
+        raise MissingFile("no such table", where=table, remedy="Check the path")
+    return hashlib.sha256(table.read_bytes()).hexdigest()
 
 
 def _rows_by_subject(table: Path, columns: Columns) -> dict[str, dict[str, str]]:

@@ -1,0 +1,183 @@
+"""``microtome connectome diagnose``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .common import Jobs, Overwrite, Seed, console, exit_unless_all_done, run_with_progress
+
+if TYPE_CHECKING:
+    from ..tasks.diagnosis.evaluate import OutOfFold
+
+
+class Backend(StrEnum):
+    """How graph networks pass messages."""
+
+    AUTO = "auto"
+    DGL = "dgl"
+    DENSE = "dense"
+
+
+def register(connectome_app: typer.Typer) -> None:
+    """Add the command."""
+    connectome_app.command()(diagnose)
+
+
+def diagnose(
+    cohort: Annotated[Path, typer.Argument(help="A NAME.connectomes.zarr.", exists=True)],
+    *,
+    table: Annotated[
+        Path, typer.Option("--table", "-t", help="CSV or TSV with a row a subject.", exists=True)
+    ],
+    label: Annotated[str, typer.Option(help="Column of the diagnosis.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")],
+    subject: Annotated[
+        str, typer.Option(help="Column that names the subjects as the cohort does.")
+    ] = "subject",
+    group: Annotated[
+        str | None, typer.Option(help="Column of the person, where a person has several rows.")
+    ] = None,
+    site: Annotated[
+        str | None,
+        typer.Option(help="Column of the scanner or centre; labels are shuffled within it."),
+    ] = None,
+    split_by: Annotated[
+        str | None, typer.Option(help="Hold out each value of this column once, in place of folds.")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Two labels to tell apart, A,B; others are left out.")
+    ] = None,
+    positive: Annotated[
+        str | None, typer.Option(help="The label that scores speak of; the last by default.")
+    ] = None,
+    drop_missing: Annotated[
+        bool, typer.Option("--drop-missing", help="Leave out subjects without a row or a label.")
+    ] = False,
+    models: Annotated[
+        str,
+        typer.Option(
+            help="gcn, gin: graph networks. no-graph: gcn without messages. linear: penalised "
+            "logistic regression on all edges. site: the site alone."
+        ),
+    ] = "gcn,linear",
+    folds: Annotated[int, typer.Option(min=2, help="Outer folds, which score.")] = 5,
+    inner_folds: Annotated[int, typer.Option(min=2, help="Inner folds, which choose.")] = 3,
+    shuffles: Annotated[
+        int, typer.Option(min=0, help="Evaluations of linear and site on shuffled labels.")
+    ] = 20,
+    graph_shuffles: Annotated[
+        int, typer.Option(min=0, help="The same of graph networks, which take longer.")
+    ] = 2,
+    backend: Annotated[
+        Backend,
+        typer.Option(help="Pass messages through DGL or dense matrices; the results agree."),
+    ] = Backend.AUTO,
+    seed: Seed = 0,
+    jobs: Jobs = 1,
+    overwrite: Overwrite = False,
+) -> None:
+    """Tell two groups apart from their connectomes, and say how far that can be trusted.
+
+    Nested cross-validation by person; thresholds, standardisation and every choice are made in the
+    training rows of a fold. The same is done on shuffled labels: what a model scores there is
+    chance. Writes OUT with figures, held-out predictions, models and the connections that they
+    rest on, and beside it OUT.ledger.jsonl.
+
+    Examples:
+
+    [bold]microtome connectome diagnose rest.connectomes.zarr -t people.csv --label dx -o dx[/]
+
+    [bold]microtome connectome diagnose msn.connectomes.zarr -t abide.csv --subject FILE_ID
+    --label DX_GROUP --positive 1 --site SITE_ID --models gcn,linear,site -o autism[/]
+    """
+    from functools import partial
+
+    from ..storage.commit import is_done
+    from ..tasks.diagnosis.evaluate import trials
+    from ..tasks.diagnosis.phenotypes import Columns
+    from ..tasks.diagnosis.study import (
+        KIND,
+        Request,
+        keep_study,
+        open_study,
+        read_results,
+        run_study_trial,
+    )
+
+    request = Request(
+        cohort,
+        table,
+        Columns(label, subject, group, site, split_by),
+        classes=None if classes is None else _names(classes),
+        positive=positive,
+        drop_missing=drop_missing,
+        models=_names(models),
+        n_folds=folds,
+        n_inner=inner_folds,
+        seed=seed,
+        shuffles=shuffles,
+        graph_shuffles=graph_shuffles,
+        backend=backend.value,
+    )
+    if is_done(out, kind=KIND, key=request.key, overwrite=overwrite):
+        console.print(f"skipped: {out} is done already")
+        _print(read_results(out))
+        return
+    study = open_study(request)
+    outcomes = run_with_progress(
+        "diagnose",
+        trials(study.plan),
+        partial(run_study_trial, request=request),
+        jobs=jobs,
+        ledger=out.with_name(f"{out.name}.ledger.jsonl"),
+        say=_say,
+    )
+    exit_unless_all_done(outcomes)
+    ends = [outcome.value for outcome in outcomes if outcome.value is not None]
+    _print(keep_study(out, study, ends, overwrite=overwrite))
+    console.print(f"figures, predictions, models and pictures in {out}")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _say(end: OutOfFold) -> str:
+    return f"AUC {end.auc:.3f}"
+
+
+def _print(content: Mapping[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..tasks.diagnosis.study import figure_rows
+
+    positive, negative = content["positive"], content["negative"]
+    title = (
+        f"{positive['class']} ({positive['rows']}) against {negative['class']} "
+        f"({negative['rows']}), {content['people']} people, {content['split']}"
+    )
+    table = Table("model", "AUC", "balanced accuracy", "AUC, shuffled labels", "p", title=title)
+    for row in figure_rows(content):
+        shuffled = "-"
+        if row["shuffles"]:
+            shuffled = (
+                f"{row['shuffled_auc_mean']:.3f}, at most {row['shuffled_auc_max']:.3f} "
+                f"of {row['shuffles']}"
+            )
+        p = "-" if row["p_value"] is None else f"{row['p_value']:.3f}"
+        table.add_row(
+            row["model"], _figure(row, "auc"), _figure(row, "balanced_accuracy"), shuffled, p
+        )
+    Console().print(table)
+    if content["excluded"]:
+        console.print(f"left out: {len(content['excluded'])} subjects, see results.json")
+
+
+def _figure(row: Mapping[str, Any], name: str) -> str:
+    return f"{row[name]:.3f} \\[{row[f'{name}_low']:.3f}, {row[f'{name}_high']:.3f}]"

@@ -1,0 +1,115 @@
+"""Fitted models on disk: numbers as safetensors, everything else as a JSON card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...storage.errors import BadModel, MissingFile
+from ...storage.files import write_bytes, write_text
+from .graph_model import Backend, FittedGraphModel, GraphModel
+from .models import Fitted, FittedLinear, FittedSite, LinearModel, SiteModel
+
+CARD, TENSORS = "card.json", "model.safetensors"
+_STATE = "state."
+
+
+def write_model(folder: Path, fitted: Fitted, card: Mapping[str, Any]) -> None:
+    """Write a fitted model into a folder.
+
+    Parameters
+    ----------
+    card
+        What a user of the model must know: regions, measure, classes, what it was trained on.
+    """
+    from safetensors.numpy import save
+
+    kind, hyper, tensors, extra = _parts(fitted)
+    content = {**card, "kind": kind, "hyper": dict(hyper), **extra}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / TENSORS, save({k: np.ascontiguousarray(v) for k, v in tensors.items()}))
+    write_text(folder / CARD, json.dumps(content, indent=1, allow_nan=False))
+
+
+def read_model(folder: Path, *, backend: Backend = "dense") -> tuple[Fitted, dict[str, Any]]:
+    """Read a model that :func:`write_model` wrote, and its card.
+
+    Parameters
+    ----------
+    backend
+        How a graph network is to pass messages; either can read what the other trained.
+
+    Raises
+    ------
+    MissingFile, BadModel
+        No model is there; or it is damaged or not of a kind that is known.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    if not (folder / CARD).is_file() or not (folder / TENSORS).is_file():
+        raise MissingFile("no diagnosis model is here", where=folder, remedy="Check the path")
+    try:
+        card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        tensors = load((folder / TENSORS).read_bytes())
+        return _fitted(card, tensors, backend), card
+    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise BadModel(
+            f"the model is damaged ({error})", where=folder, remedy="Diagnose again"
+        ) from error
+
+
+def _parts(
+    fitted: Fitted,
+) -> tuple[str, Mapping[str, Any], dict[str, NDArray[Any]], dict[str, Any]]:
+    match fitted:
+        case FittedLinear():
+            arrays: dict[str, NDArray[Any]] = {
+                "mean": fitted.mean,
+                "sd": fitted.sd,
+                "weights": fitted.weights,
+                "intercept": np.array([fitted.intercept]),
+            }
+            return "linear", fitted.model.describe(), arrays, {}
+        case FittedSite():
+            arrays = {"weights": fitted.weights, "intercept": np.array([fitted.intercept])}
+            names = {"site_names": fitted.sites.tolist()}
+            return "site", fitted.model.describe(), arrays, names
+        case FittedGraphModel():
+            arrays = {"mean": fitted.mean, "sd": fitted.sd}
+            arrays |= {_STATE + name: value for name, value in fitted.state.items()}
+            return "graph", fitted.model.describe(), arrays, {}
+        case _:
+            raise TypeError(f"no way is known to keep a {type(fitted).__name__}")
+
+
+def _fitted(card: Mapping[str, Any], tensors: Mapping[str, Any], backend: Backend) -> Fitted:
+    hyper = dict(card["hyper"])
+    match card["kind"]:
+        case "linear":
+            return FittedLinear(
+                LinearModel(**hyper),
+                tensors["mean"],
+                tensors["sd"],
+                tensors["weights"],
+                float(tensors["intercept"][0]),
+            )
+        case "site":
+            return FittedSite(
+                SiteModel(**hyper),
+                np.array(card["site_names"], np.str_),
+                tensors["weights"],
+                float(tensors["intercept"][0]),
+            )
+        case "graph":
+            hyper["widths"] = tuple(hyper["widths"])
+            state = {k.removeprefix(_STATE): v for k, v in tensors.items() if k.startswith(_STATE)}
+            model = GraphModel(**hyper, backend=backend)
+            return FittedGraphModel(model, tensors["mean"], tensors["sd"], state)
+        case kind:
+            raise ValueError(f"kind {kind!r} is not known")
