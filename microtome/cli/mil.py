@@ -102,28 +102,29 @@ def train(
 
 def _print_study(study: Study, out: Path) -> None:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from ..tasks.mil.study import TITLES
 
-    rows = Table("", "AUC \\[95 % interval]", "balanced accuracy", "Brier score")
+    metrics = {"auc": "AUC", "balanced_accuracy": "balanced accuracy", "brier_score": "Brier score"}
+    rows = Table("", *(Column(title, no_wrap=True) for title in metrics.values()))
     for name, figures in study.figures.items():
-        columns = ("auc", "balanced_accuracy", "brier_score")
-        rows.add_row(TITLES[name], *(str(figures[column]) for column in columns))
+        cells = (str(figures[metric]) if metric in figures else "" for metric in metrics)
+        rows.add_row(TITLES[name], *cells)
     screen = Console(highlight=False)
     screen.print(rows)
-    macro = "" if len(study.classes) == 2 else ", AUC of one against the rest, mean of the classes"
-    screen.print(
-        f"{study.slides} slides of {study.patients} patients, {study.folds} folds by patient "
-        f"({study.splits[:12]}){macro}; p = {study.permutation_p:.4f} (labels exchanged)",
-        f"classes: {', '.join(study.classes)}; scores speak of "
-        + (study.classes[1] if len(study.classes) == 2 else "the predicted class"),
+    macro = "" if len(study.classes) == 2 else "; AUC of each class against the rest, averaged"
+    target = study.classes[1] if len(study.classes) == 2 else "the predicted class"
+    lines = (
+        f"Out-of-fold, with 95 % intervals over patients{macro}.",
+        f"{study.slides} slides of {study.patients} patients; {study.folds} folds by patient, "
+        + study.splits[:12],
+        f"p = {study.permutation_p:.4f} against labels exchanged between patients.",
+        f"Classes {', '.join(study.classes)}; scores speak of {target}.",
         *study.notes,
         f"{out / 'model'}, {out / 'predictions'}",
-        sep="\n",
-        soft_wrap=True,
-        markup=False,
     )
+    screen.print(*lines, sep="\n", soft_wrap=True, markup=False)
 
 
 def predict(

@@ -45,7 +45,8 @@ class Comparison:
     found
         Out-of-fold predictions of the model.
     figures
-        By name of model or control, then of metric; intervals over patients.
+        By name of model or control, then of metric; intervals over patients. Controls have the
+        AUC only.
     permutation_p
         How often the model's predictions fit labels exchanged between patients as well.
     notes
@@ -71,22 +72,30 @@ def compare(
     """Cross-validate a model, mean pooling, and what needs no look at the tissue.
 
     The controls: a logistic regression on the size of the bag, one on its mean colour, and the
-    model itself with labels exchanged between patients. Parameters are those of
-    :func:`~microtome.tasks.mil.crossval.cross_validate`.
+    model itself with labels exchanged between patients. Of the last, an AUC above one half is a
+    leak's; one below is usual where patients are few and of few kinds, as the labels that a kind
+    has in a test part are those that it lacks in training.
+
+    Parameters are those of :func:`~microtome.tasks.mil.crossval.cross_validate`.
     """
     notes = []
 
     def held_out(truth: NDArray[np.int64], chosen: TrainOptions) -> CrossValidation:
         return cross_validate(bags, truth, patients, folds, chosen, on_fold=on_fold)
 
-    def figures(truth: NDArray[np.int64], found: NDArray[Any]) -> dict[str, Estimate]:
-        return _figures(truth, found, patients)
+    def figures(
+        truth: NDArray[np.int64], found: NDArray[Any], metrics: Sequence[str] = ("auc",)
+    ) -> dict[str, Estimate]:
+        return {
+            name: bootstrap(truth, _scores(found), patients, metric=METRICS[name])
+            for name in metrics
+        }
 
     model = held_out(labels, options)
-    table: Figures = {options.model: figures(labels, model.probabilities)}
+    table: Figures = {options.model: figures(labels, model.probabilities, tuple(METRICS))}
     if options.model != "mean":
         plain = held_out(labels, replace(options, model="mean"))
-        table["mean"] = figures(labels, plain.probabilities)
+        table["mean"] = figures(labels, plain.probabilities, tuple(METRICS))
     table["bag_size"] = figures(labels, predict_from(bag_sizes(bags), labels, folds))
     colours = mean_colours(bags, feature_names)
     if colours is None:
@@ -98,6 +107,8 @@ def compare(
         notes.append("no control by shuffled labels: too few patients to exchange them")
     else:
         table["shuffled"] = figures(shuffled, held_out(shuffled, options).probabilities)
+        if table["shuffled"]["auc"].low > 0.5:
+            notes.append("shuffled labels seem to be learnt: look for a leak between the folds")
     chance = permutation_p(labels, _scores(model.probabilities), patients)
     return Comparison(model, table, chance, tuple(notes))
 
@@ -120,15 +131,6 @@ def shuffled_labels(
         ):
             return shuffled
     return None
-
-
-def _figures(
-    labels: NDArray[np.int64], probabilities: NDArray[Any], patients: NDArray[Any]
-) -> dict[str, Estimate]:
-    scores = _scores(probabilities)
-    return {
-        name: bootstrap(labels, scores, patients, metric=metric) for name, metric in METRICS.items()
-    }
 
 
 def _scores(probabilities: NDArray[Any]) -> NDArray[Any]:
