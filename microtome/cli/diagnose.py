@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from ..tasks.diagnosis.evaluate import OutOfFold
 
 
+_SHUFFLES_FOR_P = 19
+"""With fewer, no p-value could reach 0.05."""
+
+
 class Backend(StrEnum):
     """How graph networks pass messages."""
 
@@ -170,7 +174,7 @@ def _print(content: Mapping[str, Any]) -> None:
                 f"{row['shuffled_auc_mean']:.3f}, at most {row['shuffled_auc_max']:.3f} "
                 f"of {row['shuffles']}"
             )
-        p = "-" if row["p_value"] is None else f"{row['p_value']:.3f}"
+        p = f"{row['p_value']:.3f}" if row["shuffles"] >= _SHUFFLES_FOR_P else "-"
         table.add_row(
             row["model"], _figure(row, "auc"), _figure(row, "balanced_accuracy"), shuffled, p
         )
