@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,7 @@ _CACHE_BYTES = 64 * 1024**2
 def is_ours(path: Path) -> bool:
     """Whether OpenSlide recognises the file, or the folder holds whole-slide DICOM."""
     if path.is_dir():
-        return bool(_wsi_series(path))
+        return bool(wsi_series(path))
     return _format(path) is not None
 
 
@@ -52,7 +52,7 @@ class VendorSlide:
 
     def __init__(self, path: Path, mpp: float | None = None) -> None:
         self._path = path
-        self._file = _entry(path)
+        self._file = entry_file(path)
         self._handle: Any = None
         # Past 4 GiB Hamamatsu's offsets are not a TIFF's.
         if is_tiff(self._file) and _format(self._file) != "hamamatsu":
@@ -191,11 +191,11 @@ def _bounds(
     return clipped, ()
 
 
-def _entry(path: Path) -> Path:
+def entry_file(path: Path) -> Path:
     """The file to hand to OpenSlide: the path itself, or one file of a DICOM folder's series."""
     if not path.is_dir():
         return path
-    series = _wsi_series(path)
+    series = wsi_series(path)
     if len(series) == 1:
         return next(iter(series.values()))
     if not series:
@@ -212,13 +212,17 @@ def _entry(path: Path) -> Path:
     )
 
 
-def _wsi_series(folder: Path) -> dict[str, Path]:
-    """The first file of each whole-slide microscopy series in a folder, by SeriesInstanceUID."""
+def wsi_series(folder: Path, files: Iterable[Path] | None = None) -> dict[str, Path]:
+    """The first file of each whole-slide microscopy series, by SeriesInstanceUID.
+
+    Of all files in a folder, or of those given.
+    """
     import pydicom
     from pydicom.uid import VLWholeSlideMicroscopyImageStorage
 
     series: dict[str, Path] = {}
-    for file in sorted(p for p in folder.iterdir() if p.is_file() and _has_dicom_magic(p)):
+    there = folder.iterdir() if files is None else files
+    for file in sorted(p for p in there if p.is_file() and has_dicom_magic(p)):
         try:
             tags = pydicom.dcmread(
                 file, stop_before_pixels=True, specific_tags=["SOPClassUID", "SeriesInstanceUID"]
@@ -230,6 +234,7 @@ def _wsi_series(folder: Path) -> dict[str, Path]:
     return series
 
 
-def _has_dicom_magic(file: Path) -> bool:
+def has_dicom_magic(file: Path) -> bool:
+    """Whether a file says that it is DICOM, behind its preamble."""
     with file.open("rb") as stream:
         return stream.read(132)[128:] == b"DICM"

@@ -72,6 +72,18 @@ def _openslide_open(path: Path, mpp: float | None) -> Slide:
     return VendorSlide(path, mpp)
 
 
+def _wsidicom_opens(path: Path) -> bool:
+    from .dicom_reader import is_ours
+
+    return is_ours(path)
+
+
+def _wsidicom_open(path: Path, mpp: float | None) -> Slide:
+    from .dicom_reader import DicomSlide
+
+    return DicomSlide(path, mpp)
+
+
 def _stored_opens(path: Path) -> bool:
     from .stored_reader import is_ours
 
@@ -117,6 +129,13 @@ BUILT_IN = (
         _tifffile_open,
     ),
     Reader(
+        "wsidicom",
+        "DICOM in transfer syntaxes that OpenSlide refuses (RLE, JPEG-LS, lossless JPEG …)",
+        12,
+        _wsidicom_opens,
+        _wsidicom_open,
+    ),
+    Reader(
         "openslide",
         "DICOM, MIRAX, Hamamatsu, Leica, Philips, Ventana, Trestle, Sakura, and what TIFF remains",
         10,
@@ -133,7 +152,7 @@ BUILT_IN = (
     Reader(
         "zarr",
         "OME-Zarr 0.4 and 0.5, RGB or channels, also by URL",
-        8,
+        7,
         _zarr_opens,
         _zarr_open,
     ),
