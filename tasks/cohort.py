@@ -338,7 +338,8 @@ def make_splits(cohort: Cohort, n_folds: int, *, seed: int = 0) -> Splits:
     LabelError
         Labels that cannot be learnt from, or a class with fewer patients than folds.
     """
-    labels = cohort.labels(cohort.classes())
+    classes = cohort.classes()
+    labels = np.array(classes)[cohort.labels(classes)]
     folds = grouped_folds(labels, cohort.patients, n_folds, seed=seed)
     ids = np.array(cohort.ids)
     return Splits(tuple(tuple(sorted(ids[fold.test].tolist())) for fold in folds), seed)

@@ -77,10 +77,12 @@ def train(
     Example: [bold]microtome mil train cohort.csv --bags bags --out tumour[/]
     """
     from ..tasks.cohort import read_cohort
+
+    # A wrong table is refused before torch has taken its seconds to load.
+    table = read_cohort(cohort, needs=("label",))
     from ..tasks.mil.study import run_study
     from ..tasks.mil.train import TrainOptions
 
-    table = read_cohort(cohort, needs=("label",))
     options = TrainOptions(model=model.value, epochs=epochs, seed=seed, device=device)
     with progress_bar() as bar:
         task = bar.add_task("mil train", total=None)
