@@ -31,7 +31,7 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write into.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace products made with other parameters.")
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Seed; equal seeds give equal results.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed; equal seeds give equal results.")]
 
 console = Console(stderr=True, highlight=False)
 """Messages and progress; results go to standard output."""
