@@ -61,7 +61,7 @@ def test_predictions_are_of_slides_whose_patient_was_held_out(small_demo: Path) 
     folds = json.loads((small_demo / "mil" / "splits.json").read_text())["folds"]
     patient = {row["id"]: row["patient"] for row in cohort(small_demo)}
     groups = [{patient[name] for name in fold} for fold in folds]
-    assert len(groups) == 3
+    assert len(groups) == 4
     for i, group in enumerate(groups):
         for other in groups[i + 1 :]:
             assert not group & other
@@ -98,7 +98,7 @@ def test_scores_of_held_out_tiles_find_the_planted_tumour(small_demo: Path) -> N
             scores.append(feature["properties"]["measurements"]["score"])
         assert roc_auc_score(inside, scores) >= 0.9, row["id"]
         checked += 1
-    assert checked == 4
+    assert checked == 7
 
 
 def test_the_stored_slide_holds_the_pixels_of_its_file(small_demo: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_second_run_makes_nothing_anew(small_demo: Path) -> None:
     command = [sys.executable, "-m", "microtome", "demo", "--small", "--out", str(small_demo)]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
-    assert "8 skipped" in ended.stderr
+    assert "14 skipped" in ended.stderr
     assert {path: path.stat().st_mtime_ns for path in kept} == before
 
 
@@ -140,7 +140,7 @@ def test_the_users_own_slide_becomes_a_map_without_labels(
     with gzip.open(tmp_path / "own" / "CMU-1-Small-Region.clusters.geojson.gz", "rt") as file:
         tiles = json.load(file)["features"]
     assert len({tile["properties"]["classification"]["name"] for tile in tiles}) == 5
-    assert "nan" not in (tmp_path / "own" / "report.html").read_text().split("<img")[0]
+    assert ">nan<" not in (tmp_path / "own" / "report.html").read_text()
 
 
 def test_a_slide_that_cannot_be_used_says_so_in_one_line(shared_data: Path, tmp_path: Path) -> None:

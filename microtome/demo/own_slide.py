@@ -43,7 +43,7 @@ def run_own_slide(path: Path, out: Path, *, mpp: float | None, overwrite: bool) 
     assert info.mpp is not None
     facts = {
         "size": f"{info.width_px:,} × {info.height_px:,} px at {info.mpp[0]:.4g} µm/px",
-        "tissue tiles": f"{len(bag):,}, {bag.tile_px} px at {bag.mpp} µm/px",
+        "tile": f"{bag.tile_px} px at {bag.mpp} µm/px",
         "features": f"{bag.features.shape[1]} of {bag.encoder}",
     }
     for name, column in bag.quality.items():

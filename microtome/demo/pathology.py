@@ -223,7 +223,7 @@ def _gather(drawn: list[Drawn], study: Study, cohort: Cohort, truth: Path, out: 
     tile_auc, panels = {}, []
     for prediction, made in drawn:
         share = tumour_fraction(prediction, read_outlines(truth / f"{prediction.id}.geojson"))
-        facts = {"tissue tiles": f"{len(prediction):,}"}
+        facts = {}
         if prediction.label == "tumour":
             tile_auc[prediction.id] = auc(share >= 0.5, prediction.score)
             facts["AUC of tile scores against the truth"] = f"{tile_auc[prediction.id]:.3f}"

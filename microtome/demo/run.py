@@ -35,7 +35,7 @@ class DemoPlan:
         plan = cls()
         if small:
             plan = cls(
-                PathologyPlan(n_slides=8, side_px=(2200, 3200), large_px=None, n_folds=3),
+                PathologyPlan(n_slides=14, side_px=(2200, 3200), large_px=None, n_folds=4),
                 BrainPlan(n_subjects=40, n_regions=24, n_timepoints=150, n_folds=3),
             )
         return cls(replace(plan.pathology, seed=seed), replace(plan.brain, seed=seed))
