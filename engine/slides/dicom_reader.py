@@ -13,8 +13,7 @@ import numpy as np
 from ...storage.errors import UnreadableFile
 from . import resolution
 from .base import Bounds, Level, Pixels, SlideInfo, downsample, require_inside
-from .openslide_reader import entry_file, has_dicom_magic, wsi_series
-from .tiff_layout import PARSE_ERRORS
+from .openslide_reader import dicom_errors, entry_file, has_dicom_magic, wsi_series
 
 _OPENSLIDES = frozenset(
     "1.2.840.10008.1.2" + suffix for suffix in ("", ".1", ".4.50", ".4.90", ".4.91")
@@ -34,7 +33,7 @@ def is_ours(path: Path) -> bool:
     try:
         syntax = pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID")
         is_slide = path in wsi_series(path.parent, [path]).values()
-    except (pydicom.errors.InvalidDicomError, *PARSE_ERRORS):
+    except dicom_errors():
         return False
     return is_slide and syntax is not None and str(syntax) not in _OPENSLIDES
 
@@ -121,13 +120,12 @@ class DicomSlide:
 
     @contextmanager
     def _translated(self, what: str) -> Iterator[None]:
-        from pydicom.errors import InvalidDicomError
         from wsidicom import errors
 
         own = tuple(kind for name, kind in vars(errors).items() if name.startswith("WsiDicom"))
         try:
             yield
-        except (*own, InvalidDicomError, *PARSE_ERRORS) as error:
+        except (*own, *dicom_errors()) as error:
             raise UnreadableFile(
                 f"{what}: {error}",
                 where=self._path,

@@ -15,6 +15,7 @@ from ...storage.errors import MicrotomeError, UnreadableFile
 from . import resolution
 from .base import Bounds, Level, Pixels, SlideInfo, downsample, require_inside
 from .tiff_check import is_tiff, require_whole_tiff
+from .tiff_layout import PARSE_ERRORS
 
 _CACHE_BYTES = 64 * 1024**2
 
@@ -227,11 +228,19 @@ def wsi_series(folder: Path, files: Iterable[Path] | None = None) -> dict[str, P
             tags = pydicom.dcmread(
                 file, stop_before_pixels=True, specific_tags=["SOPClassUID", "SeriesInstanceUID"]
             )
-        except (pydicom.errors.InvalidDicomError, ValueError, OSError, EOFError):
+            kind, of_series = tags.get("SOPClassUID"), str(tags.get("SeriesInstanceUID", ""))
+        except dicom_errors():
             continue
-        if tags.get("SOPClassUID") == VLWholeSlideMicroscopyImageStorage:
-            series.setdefault(str(tags.get("SeriesInstanceUID", "")), file)
+        if kind == VLWholeSlideMicroscopyImageStorage:
+            series.setdefault(of_series, file)
     return series
+
+
+def dicom_errors() -> tuple[type[Exception], ...]:
+    """What pydicom raises on bytes that are not what they claim to be."""
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
+    return (InvalidDicomError, BytesLengthException, *PARSE_ERRORS)
 
 
 def has_dicom_magic(file: Path) -> bool:
