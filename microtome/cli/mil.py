@@ -108,7 +108,7 @@ def _print_study(study: Study, out: Path) -> None:
 
     from ..tasks.mil.study import TITLES
 
-    metrics = {"auc": "AUC", "balanced_accuracy": "balanced accuracy", "brier_score": "Brier score"}
+    metrics = {"auc": "AUC", "balanced_accuracy": "balanced accuracy"}
     rows = Table("", *(Column(title, no_wrap=True) for title in metrics.values()))
     for name, figures in study.figures.items():
         cells = (str(figures[metric]) if metric in figures else "" for metric in metrics)
@@ -117,11 +117,13 @@ def _print_study(study: Study, out: Path) -> None:
     screen.print(rows)
     macro = "" if len(study.classes) == 2 else "; AUC of each class against the rest, averaged"
     target = study.classes[1] if len(study.classes) == 2 else "the predicted class"
+    own = study.figures[study.model]
     lines = (
         f"Out-of-fold, with 95 % intervals over patients{macro}.",
         f"{study.slides} slides of {study.patients} patients; {study.folds} folds by patient, "
         + study.splits[:12],
-        f"p = {study.permutation_p:.4f} against labels exchanged between patients.",
+        f"{TITLES[study.model]}: Brier score {own['brier_score']}, calibration error "
+        + f"{own['calibration_error']}, p = {study.permutation_p:.4f} against labels exchanged.",
         f"Classes {', '.join(study.classes)}; scores speak of {target}.",
         *study.notes,
         f"{out / 'model'}, {out / 'predictions'}",

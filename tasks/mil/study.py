@@ -16,8 +16,9 @@ from ...storage.commit import is_done, product_key, writable, write_text
 from ...storage.errors import StaleProduct
 from ...storage.predictions import KIND as PREDICTIONS
 from ...storage.predictions import write_predictions
-from ..cohort import Cohort, Splits, make_splits, read_splits, write_splits
+from ..cohort import Cohort
 from ..evaluation import Estimate, Fold
+from ..splits import Splits, make_splits, read_splits, write_splits
 from .bag_list import TrainingBags, read_training_bags
 from .compare import Figures, compare, n_cross_validations
 from .crossval import CrossValidation

@@ -10,16 +10,8 @@ import pandas as pd
 import pytest
 
 from microtome.storage.errors import CohortError, LabelError, LeakError, MissingFile
-from microtome.tasks.cohort import (
-    Case,
-    Cohort,
-    Splits,
-    cohort_from_table,
-    make_splits,
-    read_cohort,
-    read_splits,
-    write_splits,
-)
+from microtome.tasks.cohort import Case, Cohort, cohort_from_table, read_cohort
+from microtome.tasks.splits import Splits, make_splits, read_splits, write_splits
 
 GOOD = """id,path,patient,site,label,mpp
 s1,slides/a.svs,p1,north,tumour,
