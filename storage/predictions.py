@@ -54,7 +54,8 @@ class SlidePrediction:
     slide_mpp
         (y, x) micrometres per level-0 pixel.
     score
-        float32 [n], 0 … 1: each tile's own evidence for ``target``. Not a calibrated probability.
+        float32 [n], 0 … 1: each tile's own evidence for ``target``, comparable over slides. With
+        two classes 0.5 says nothing and 0 speaks for the other. No calibrated probability.
     attention
         float32 [n]: the weight of each tile in the slide's representation; sums to 1. Says where
         the model looked, not what it saw there.

@@ -122,8 +122,8 @@ def _print_study(study: Study, out: Path) -> None:
         f"Out-of-fold, with 95 % intervals over patients{macro}.",
         f"{study.slides} slides of {study.patients} patients; {study.folds} folds by patient, "
         + study.splits[:12],
-        f"{TITLES[study.model]}: Brier score {own['brier_score']}, calibration error "
-        + f"{own['calibration_error']}, p = {study.permutation_p:.4f} against labels exchanged.",
+        f"p = {study.permutation_p:.4f} against labels exchanged between patients.",
+        f"Brier score {own['brier_score']}, calibration error {own['calibration_error']}.",
         f"Classes {', '.join(study.classes)}; scores speak of {target}.",
         *study.notes,
         f"{out / 'model'}, {out / 'predictions'}",
