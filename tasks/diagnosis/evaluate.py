@@ -25,6 +25,7 @@ from ..evaluation import (
 )
 from .examples import Examples
 from .models import Family, Model
+from .threads import one_thread
 
 Array = NDArray[np.float64]
 
@@ -175,6 +176,13 @@ def run_trial(
     LeakError
         A person is on both sides of a split.
     """
+    with one_thread():
+        return _run_trial(trial, examples, plan, folds)
+
+
+def _run_trial(
+    trial: Trial, examples: Examples, plan: Plan, folds: Sequence[Fold] | None
+) -> OutOfFold:
     if trial.shuffle:
         examples = examples.shuffled(_seed(plan.seed, 1, trial.shuffle))
     family = next(f for f in plan.families if f.name == trial.family)

@@ -13,6 +13,7 @@ from ...graphs.threshold import proportional
 from ...storage.errors import BadConnectome
 from .examples import Examples
 from .models import sigmoid, spread
+from .threads import one_thread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,7 +66,7 @@ class GraphModel:
 
         mean, sd = train.adjacency.mean(0), spread(train.adjacency)
         n_regions = train.adjacency.shape[1]
-        with torch.random.fork_rng(devices=[]):
+        with one_thread(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             network = self.network(n_regions)
             self._descend(network, self.graphs(train, mean, sd), train.labels)
@@ -163,7 +164,7 @@ class FittedGraphModel:
     def predict_proba(self, examples: Examples) -> Array:
         import torch
 
-        with torch.no_grad():
+        with one_thread(), torch.no_grad():
             logits = self.network()(self.model.graphs(examples, self.mean, self.sd))
         return sigmoid(logits.double().numpy())
 
@@ -186,7 +187,8 @@ class FittedGraphModel:
 
         adjacency = torch.tensor(examples.adjacency, dtype=torch.float32, requires_grad=True)
         kept = self.model.edges_kept(examples)
-        logits = self.network()(self.model.batch(adjacency, kept, self.mean, self.sd))
-        (slope,) = torch.autograd.grad(logits.sum(), adjacency)
+        with one_thread():
+            logits = self.network()(self.model.batch(adjacency, kept, self.mean, self.sd))
+            (slope,) = torch.autograd.grad(logits.sum(), adjacency)
         values: Array = slope.double().numpy()
         return values + values.transpose(0, 2, 1)

@@ -19,12 +19,22 @@ from ...storage.connectomes import KIND as CONNECTOMES
 from ...storage.connectomes import Connectome, ConnectomeCohort, read_connectomes
 from ...storage.files import write_text
 from ..evaluation import Fold, grouped_folds
-from .evaluate import OutOfFold, Plan, Result, Trial, choose, folds_by, run_trial, summarise
+from .evaluate import (
+    OutOfFold,
+    Plan,
+    Result,
+    Trial,
+    choose,
+    folds_by,
+    run_trial,
+    summarise,
+)
 from .examples import Examples, examples_of
 from .explain import edge_importance, top_edges
 from .families import QUICK, families
 from .phenotypes import Columns, Phenotypes, file_key, read_phenotypes
 from .store import write_model
+from .threads import one_thread
 
 KIND = "diagnosis"
 RESULTS = "results.json"
@@ -253,8 +263,9 @@ def _predictions(study: Study, results: Sequence[Result]) -> list[dict[str, Any]
 def _keep_model(folder: Path, study: Study, name: str, content: Mapping[str, Any]) -> None:
     family = next(f for f in study.plan.families if f.name == name)
     examples, cohort = study.examples, study.cohort
-    model = choose(family, examples, study.plan.n_inner, study.plan.seed)
-    fitted = model.fit(examples, seed=study.plan.seed)
+    with one_thread():
+        model = choose(family, examples, study.plan.n_inner, study.plan.seed)
+        fitted = model.fit(examples, seed=study.plan.seed)
     figures = next(m for m in content["models"] if m["model"] == name)
     write_model(
         folder / "models" / name,
