@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +146,12 @@ def new_card(
     limits: Sequence[str],
 ) -> ModelCard:
     """Make the card of a model that this version of Microtome trained."""
+    try:
+        microtome = version("microtome")
+    except PackageNotFoundError:
+        microtome = "not installed"
     return ModelCard(
-        microtome=version("microtome"),
+        microtome=microtome,
         options=options.record(),
         classes=tuple(classes),
         members=members,
