@@ -8,10 +8,10 @@ demo: $(READY)
 	$(PY) -m microtome demo --out demo-out
 
 test: $(READY)
-	$(PY) -m pytest -n 2 --dist loadgroup
+	$(PY) -m pytest -n 2 --dist worksteal
 
 test-all: $(READY)
-	$(PY) -m pytest -n 2 --dist loadgroup -m ""
+	$(PY) -m pytest -n 2 --dist worksteal -m ""
 
 lint: $(READY)
 	$(PY) -m ruff check .

@@ -293,7 +293,7 @@ def read_adjacency(
             matrix = np.asarray(np.load(path, allow_pickle=False), np.float64)
             names = [f"region-{i + 1:03d}" for i in range(len(matrix))]
         else:
-            table = pd.read_csv(path, index_col=0)
+            table = pd.read_csv(path, index_col=0, float_precision="round_trip")
             if list(table.index.astype(str)) != list(table.columns):
                 raise BadConnectome("rows and columns do not name the same regions", where=path)
             matrix = table.to_numpy(np.float64)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 
 @pytest.fixture(scope="session")
@@ -52,10 +54,20 @@ def read_only(mounted: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ``microtome demo --small`` writes; made once for all tests that look at it."""
-    out = tmp_path_factory.mktemp("demo") / "demo-out"
-    command = [sys.executable, "-m", "microtome", "demo", "--small", "--out", str(out)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == 0, ended.stderr[-3000:]
+def small_demo(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """What ``microtome demo --small`` writes; made once for all tests, which only read it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    out = shared / "demo" / "demo-out"
+    with FileLock(shared / "demo.lock"):
+        if not (out / "report.html").is_file():
+            command = [sys.executable, "-m", "microtome", "demo", "--small", "--out", str(out)]
+            ended = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert ended.returncode == 0, ended.stderr[-3000:]
     return out
+
+
+@pytest.fixture
+def own_demo(small_demo: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may work in."""
+    return Path(shutil.copytree(small_demo, tmp_path / "demo-out"))

@@ -171,7 +171,7 @@ def test_bags_of_another_encoder_are_rejected_and_the_rest_goes_on(
         write_bag(tmp_path / f"{bag.id}.bag.zarr", bag, key=bag.id)
     run = mil("predict", trained / "out" / "model", tmp_path, "--out", tmp_path / "found")
     assert run.exit_code == 3
-    assert "1.0 µm/px in place of 0.5" in run.output
+    assert "1.0 µm/px in place of 0.5" in " ".join(run.output.split())
     assert [p.id for p in read_predictions(tmp_path / "found")] == ["good"]
 
 
