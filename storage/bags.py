@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import get_array, put_array
 from .commit import new_product, require_commit
 from .errors import BadProduct
 
@@ -109,26 +110,10 @@ def write_bag(path: Path, bag: Bag, *, key: str, overwrite: bool = False) -> Non
         group = zarr.open_group(folder, mode="w", zarr_format=3, attributes={"microtome": about})
         rows = max(1, min(len(bag), 4096))
         features = np.asarray(bag.features, np.float32)
-        _put(group, "features", features, (rows, max(1, bag.features.shape[1])))
-        _put(group, "coords_px", np.asarray(bag.coords_px, np.int64), (rows, 2))
+        put_array(group, "features", features, (rows, max(1, bag.features.shape[1])))
+        put_array(group, "coords_px", np.asarray(bag.coords_px, np.int64), (rows, 2))
         for name, column in bag.quality.items():
-            _put(group, f"quality/{name}", np.asarray(column, np.float32), (rows,))
-
-
-def _put(group: Any, name: str, data: NDArray[Any], chunks: tuple[int, ...]) -> None:
-    from zarr.codecs import ZstdCodec
-
-    array = group.create_array(
-        name,
-        shape=data.shape,
-        dtype=data.dtype,
-        chunks=chunks,
-        compressors=ZstdCodec(level=1, checksum=True),
-        # A chunk of zeros is written too, so that a chunk that is missing is a chunk lost.
-        config={"write_empty_chunks": True},
-    )
-    if data.size:
-        array[...] = data
+            put_array(group, f"quality/{name}", np.asarray(column, np.float32), (rows,))
 
 
 def read_bag(path: str | Path) -> Bag:
@@ -148,20 +133,13 @@ def read_bag(path: str | Path) -> Bag:
         scalars: dict[str, Any] = {name: about[name] for name in _SCALARS}
         for name in ("footprint_px", "slide_px", "slide_mpp", "bounds_px", "feature_names"):
             scalars[name] = None if scalars[name] is None else tuple(scalars[name])
-        quality = {name: _get(group, f"quality/{name}") for name in about["quality"]}
-        features, coords_px = _get(group, "features"), _get(group, "coords_px")
+        quality = {name: get_array(group, f"quality/{name}") for name in about["quality"]}
+        features, coords_px = get_array(group, "features"), get_array(group, "coords_px")
         return Bag(**scalars, features=features, coords_px=coords_px, quality=quality)
     except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise BadProduct(
             f"the bag is damaged ({error})", where=path, remedy="Delete it and encode again"
         ) from error
-
-
-def _get(group: Any, name: str) -> NDArray[Any]:
-    array = group[name]
-    if array.nchunks_initialized < array.nchunks:
-        raise ValueError(f"chunks of {name} are missing")
-    return np.asarray(array[...])
 
 
 def find_bags(folder: Path) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +101,25 @@ class SlideInfo:
     def width_px(self) -> int:
         """Width of level 0."""
         return self.levels[0].width_px
+
+
+class Closing(ABC):
+    """Makes a context manager of whatever is closed in the end: what readers have in common."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release the file."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
 
 @runtime_checkable

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from ...storage.errors import UnreadableFile
 from . import resolution
-from .base import Bounds, Level, Pixels, SlideInfo, downsample, require_inside
+from .base import Bounds, Closing, Level, Pixels, SlideInfo, downsample, require_inside
 from .openslide_reader import dicom_errors, entry_file, has_dicom_magic, wsi_series
 
 _OPENSLIDES = frozenset(
@@ -38,7 +37,7 @@ def is_ours(path: Path) -> bool:
     return is_slide and syntax is not None and str(syntax) not in _OPENSLIDES
 
 
-class DicomSlide:
+class DicomSlide(Closing):
     """A slide that wsidicom opens; levels are those of the series in the file's folder."""
 
     def __init__(self, path: Path, mpp: float | None = None) -> None:
@@ -78,17 +77,6 @@ class DicomSlide:
         """Release the files."""
         if self._slide is not None:
             self._slide.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _describe(self, mpp: float | None) -> SlideInfo:
         first = self._levels[0]

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import MicrotomeError, UnreadableFile
 from . import resolution
-from .base import Bounds, Level, Pixels, SlideInfo, downsample, require_inside
+from .base import Bounds, Closing, Level, Pixels, SlideInfo, downsample, require_inside
 from .tiff_check import is_tiff, require_whole_tiff
 from .tiff_layout import PARSE_ERRORS
 
@@ -37,7 +36,7 @@ def _format(path: Path) -> str | None:
     return found
 
 
-class VendorSlide:
+class VendorSlide(Closing):
     """A slide that OpenSlide opens.
 
     Notes
@@ -91,17 +90,6 @@ class VendorSlide:
         if self._handle is not None:
             self._handle.close()
             self._handle = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _open(self) -> Any:
         import openslide

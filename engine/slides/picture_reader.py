@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from ...storage.errors import UnreadableFile
 from . import resolution
-from .base import Bounds, Level, Pixels, SlideInfo, require_inside
+from .base import Bounds, Closing, Level, Pixels, SlideInfo, require_inside
 
 _MAGIC = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"BM": "bmp"}
 _MODES = ("RGB", "RGBA", "P")
@@ -31,7 +30,7 @@ def _format(path: Path) -> str | None:
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
 
 
-class PictureSlide:
+class PictureSlide(Closing):
     """A picture of one level, without a resolution unless one is given.
 
     What such files say of a resolution is how large to print them; it is not read. The picture is
@@ -90,17 +89,6 @@ class PictureSlide:
     def close(self) -> None:
         """Release the memory."""
         self._pixels = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _decode(self) -> Pixels:
         import simplejpeg

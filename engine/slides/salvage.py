@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
 from ...storage.errors import UnreadableFile
-from .base import Bounds, Pixels, Slide, SlideInfo, require_inside
+from .base import Bounds, Closing, Pixels, Slide, SlideInfo, require_inside
 
 _WHITE = 255
 _ROWS_PX = 64
 """Where the file has no tiles, this many rows are given up at once."""
 
 
-class Salvaged:
+class Salvaged(Closing):
     """Reads a slide; what cannot be decoded is white, and is listed in ``lost``.
 
     Parameters
@@ -61,17 +59,6 @@ class Salvaged:
     def close(self) -> None:
         """Release the file."""
         self._slide.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _in_pieces(self, level: int, part: Bounds) -> Pixels:
         out = np.full((part.height_px, part.width_px, 3), _WHITE, np.uint8)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from ...storage.commit import read_commit
 from ...storage.errors import BadProduct
 from ...storage.pyramid import KIND, StoredSlide, open_stored_slide
 from ...storage.shards import read_metadata
 from . import resolution
-from .base import Bounds, Level, Pixels, SlideInfo, require_inside
+from .base import Bounds, Closing, Level, Pixels, SlideInfo, require_inside
 
 
 def is_ours(path: Path) -> bool:
@@ -23,7 +22,7 @@ def is_ours(path: Path) -> bool:
     return record is not None and record.kind == KIND
 
 
-class OmeZarrSlide:
+class OmeZarrSlide(Closing):
     """A slide in Microtome's OME-Zarr; holds no open file, so it may be used by any process."""
 
     def __init__(self, path: Path, mpp: float | None = None) -> None:
@@ -50,17 +49,6 @@ class OmeZarrSlide:
 
     def close(self) -> None:
         """Nothing is open."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _describe(stored: StoredSlide, about: dict[str, Any], mpp: float | None) -> SlideInfo:

@@ -6,8 +6,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from ...storage.errors import MicrotomeError, UnreadableFile
 from . import resolution
 from .base import (
     Bounds,
+    Closing,
     Level,
     Pixels,
     SlideInfo,
@@ -49,7 +49,7 @@ def is_ours(path: Path) -> bool:
     return vendor is None or (vendor in ("aperio", "generic-tiff") and is_native(path))
 
 
-class TiffSlide:
+class TiffSlide(Closing):
     """A slide in a TIFF: Aperio SVS, OME-TIFF, generic; tiled or in strips; pyramidal or flat.
 
     Parameters
@@ -123,17 +123,6 @@ class TiffSlide:
         """Release the file."""
         self._tif.close()
         self._tiles.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _assemble(self, plane: Plane, where: str, part: Bounds) -> Values:
         bottom, right = part.y_px + part.height_px, part.x_px + part.width_px

@@ -5,15 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import UnreadableFile
 from . import resolution
-from .base import Bounds, Level, Pixels, SlideInfo, downsample, not_brightfield, require_inside
+from .base import (
+    Bounds,
+    Closing,
+    Level,
+    Pixels,
+    SlideInfo,
+    downsample,
+    not_brightfield,
+    require_inside,
+)
 from .tiff_layout import PARSE_ERRORS
 
 Values = NDArray[Any]
@@ -37,7 +45,7 @@ def is_ours(path: Path) -> bool:
     return found is not None and "image-label" not in found[1]
 
 
-class ZarrSlide:
+class ZarrSlide(Closing):
     """A slide in an OME-Zarr image, local or wherever fsspec reaches.
 
     Parameters
@@ -105,17 +113,6 @@ class ZarrSlide:
     def close(self) -> None:
         """Let go of the arrays; no file stays open between readings."""
         self._arrays = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _image(place: str) -> tuple[Any, Mapping[str, Any]] | None:
