@@ -1,0 +1,26 @@
+"""Tissue: found, kept, read back."""
+
+from __future__ import annotations
+
+from .detect import DEFAULT_MPP, VERSION, find_tissue, label_tissue
+from .mask import ARTEFACT, BACKGROUND, TISSUE, TissueMask, tissue_picture
+from .store import KIND, SUFFIX, TissueMade, make_tissue, read_tissue, tissue_key, write_tissue
+
+__all__ = [
+    "ARTEFACT",
+    "BACKGROUND",
+    "DEFAULT_MPP",
+    "KIND",
+    "SUFFIX",
+    "TISSUE",
+    "VERSION",
+    "TissueMade",
+    "TissueMask",
+    "find_tissue",
+    "label_tissue",
+    "make_tissue",
+    "read_tissue",
+    "tissue_key",
+    "tissue_picture",
+    "write_tissue",
+]

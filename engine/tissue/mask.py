@@ -1,0 +1,61 @@
+"""What a tissue mask is, and a picture of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..slides.base import Slide
+from ..tiles import read_overview
+
+BACKGROUND, TISSUE, ARTEFACT = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class TissueMask:
+    """Tissue of a slide at low resolution.
+
+    Attributes
+    ----------
+    labels
+        uint8 [h, w] over the whole of level 0: 0 background, 1 tissue, 2 artefact (ink, fold).
+    downsample
+        (y, x) level-0 pixels per pixel of the mask.
+    mpp
+        (y, x) micrometres per pixel of the mask.
+    """
+
+    labels: NDArray[np.uint8]
+    downsample: tuple[float, float]
+    mpp: tuple[float, float]
+
+    @property
+    def tissue(self) -> NDArray[np.bool_]:
+        """bool [h, w]: true where there is tissue without artefact."""
+        return np.asarray(self.labels == TISSUE)
+
+    @property
+    def fraction(self) -> float:
+        """Share of the slide that is tissue."""
+        return float(self.tissue.mean())
+
+    @property
+    def area_mm2(self) -> float:
+        """Area of the tissue in square millimetres."""
+        return float(self.tissue.sum()) * self.mpp[0] * self.mpp[1] / 1e6
+
+
+def tissue_picture(slide: Slide, mask: TissueMask, *, max_px: int = 1024) -> bytes:
+    """PNG of the slide with the outlines of tissue in green and of artefacts in red."""
+    import cv2
+
+    image, _ = read_overview(slide, max_px=max_px)
+    size = (image.shape[1], image.shape[0])
+    labels = cv2.resize(mask.labels, size, interpolation=cv2.INTER_NEAREST)
+    for label, colour in ((TISSUE, (0, 150, 60)), (ARTEFACT, (220, 40, 40))):
+        found = (labels == label).astype(np.uint8)
+        outlines, _ = cv2.findContours(found, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(image, outlines, -1, colour, 2)
+    return bytes(cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1])
