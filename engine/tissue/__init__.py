@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from .detect import DEFAULT_MPP, VERSION, find_tissue, label_tissue
-from .mask import ARTEFACT, BACKGROUND, TISSUE, TissueMask, tissue_picture
+from .mask import BACKGROUND, LABELS, TISSUE, TissueMask, tissue_picture
 from .store import KIND, SUFFIX, TissueMade, make_tissue, read_tissue, tissue_key, write_tissue
 
 __all__ = [
-    "ARTEFACT",
     "BACKGROUND",
     "DEFAULT_MPP",
     "KIND",
+    "LABELS",
     "SUFFIX",
     "TISSUE",
     "VERSION",

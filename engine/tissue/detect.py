@@ -10,7 +10,7 @@ from ..grid import without_mpp
 from ..quality import ink_pixels
 from ..slides.base import Pixels, Slide
 from ..tiles import read_overview
-from .mask import ARTEFACT, BACKGROUND, TISSUE, TissueMask
+from .mask import BACKGROUND, PEN, TISSUE, TissueMask
 
 VERSION = 1
 """Goes up with every change that alters a mask."""
@@ -79,7 +79,7 @@ def label_tissue(image: Pixels, *, mpp: float) -> NDArray[np.uint8]:
     Returns
     -------
     uint8 [h, w]
-        0 background, 1 tissue, 2 artefact.
+        0 background, 1 tissue, 2 pen.
 
     References
     ----------
@@ -95,7 +95,7 @@ def label_tissue(image: Pixels, *, mpp: float) -> NDArray[np.uint8]:
     stained = _without_specks(stained, _SMALLEST_UM2 / mpp**2)
     stained = _without_holes(stained, _SMALLEST_UM2 / mpp**2)
     labels = np.where(stained, TISSUE, BACKGROUND).astype(np.uint8)
-    labels[ink] = ARTEFACT
+    labels[ink] = PEN
     return labels
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,26 @@ from numpy.typing import NDArray
 from ..slides.base import Slide
 from ..tiles import read_overview
 
-BACKGROUND, TISSUE, ARTEFACT = 0, 1, 2
+BACKGROUND, TISSUE, PEN, FOLD, BLUR, BUBBLE, EDGE = range(7)
+
+
+@dataclass(frozen=True)
+class LabelStyle:
+    """How a label of the mask is called and shown: name, and red, green, blue of 0 … 255."""
+
+    name: str
+    colour: tuple[int, int, int]
+
+
+LABELS: Mapping[int, LabelStyle] = {
+    TISSUE: LabelStyle("tissue", (0, 150, 60)),
+    PEN: LabelStyle("pen", (220, 40, 40)),
+    FOLD: LabelStyle("fold", (230, 130, 20)),
+    BLUR: LabelStyle("blur", (120, 90, 200)),
+    BUBBLE: LabelStyle("bubble", (40, 140, 220)),
+    EDGE: LabelStyle("coverslip edge", (150, 150, 40)),
+}
+"""Every label but the background; all but tissue are artefacts, and no tile is cut from them."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +40,7 @@ class TissueMask:
     Attributes
     ----------
     labels
-        uint8 [h, w] over the whole of level 0: 0 background, 1 tissue, 2 artefact (ink, fold).
+        uint8 [h, w] over the whole of level 0: 0 background, or a key of :data:`LABELS`.
     downsample
         (y, x) level-0 pixels per pixel of the mask.
     mpp
@@ -48,14 +68,14 @@ class TissueMask:
 
 
 def tissue_picture(slide: Slide, mask: TissueMask, *, max_px: int = 1024) -> bytes:
-    """PNG of the slide with the outlines of tissue in green and of artefacts in red."""
+    """PNG of the slide with the outline of every label in its colour."""
     import cv2
 
     image, _ = read_overview(slide, max_px=max_px)
     size = (image.shape[1], image.shape[0])
     labels = cv2.resize(mask.labels, size, interpolation=cv2.INTER_NEAREST)
-    for label, colour in ((TISSUE, (0, 150, 60)), (ARTEFACT, (220, 40, 40))):
+    for label, style in LABELS.items():
         found = (labels == label).astype(np.uint8)
         outlines, _ = cv2.findContours(found, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(image, outlines, -1, colour, 2)
+        cv2.drawContours(image, outlines, -1, style.colour, 2)
     return bytes(cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1])

@@ -15,7 +15,7 @@ from ..schedule import Skipped
 from ..slides import open_slide
 from ..slides.base import Slide
 from .detect import DEFAULT_MPP, VERSION, find_tissue
-from .mask import ARTEFACT, TISSUE, TissueMask, tissue_picture
+from .mask import LABELS, TissueMask, tissue_picture
 
 KIND = "tissue mask"
 SUFFIX = ".tissue.zarr"
@@ -56,8 +56,6 @@ def write_tissue(path: Path, mask: TissueMask, *, key: str, overwrite: bool = Fa
 
 def _ome(mask: TissueMask) -> dict[str, Any]:
     half = [scale / 2 for scale in mask.mpp]
-    colours = {TISSUE: [0, 170, 80, 120], ARTEFACT: [220, 40, 40, 120]}
-    names = {TISSUE: "tissue", ARTEFACT: "artefact"}
     return {
         "version": "0.5",
         "multiscales": [
@@ -79,8 +77,13 @@ def _ome(mask: TissueMask) -> dict[str, Any]:
         ],
         "image-label": {
             "version": "0.5",
-            "colors": [{"label-value": k, "rgba": rgba} for k, rgba in colours.items()],
-            "properties": [{"label-value": k, "name": name} for k, name in names.items()],
+            "colors": [
+                {"label-value": value, "rgba": [*style.colour, 120]}
+                for value, style in LABELS.items()
+            ],
+            "properties": [
+                {"label-value": value, "name": style.name} for value, style in LABELS.items()
+            ],
         },
     }
 

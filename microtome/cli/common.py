@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich.console import Console
@@ -18,6 +18,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from ..engine.schedule import Outcome, Skipped
@@ -37,6 +38,16 @@ console = Console(stderr=True, highlight=False)
 """Messages and progress; results go to standard output."""
 
 _STYLE = {"done": "green", "skipped": "dim", "rejected": "yellow", "failed": "red"}
+
+
+class MakeByDefault(TyperGroup):
+    """A group whose command ``make`` need not be named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put ``make`` first where no command is."""
+        if args and args[0] not in (*self.commands, *ctx.help_option_names):
+            args = ["make", *args]
+        return super().parse_args(ctx, args)
 
 
 def debugging() -> bool:

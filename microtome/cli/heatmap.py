@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer.core import TyperGroup
 
-from .common import Jobs, Out, Overwrite, console, exit_unless_all_done, run_with_progress
+from .common import (
+    Jobs,
+    MakeByDefault,
+    Out,
+    Overwrite,
+    console,
+    exit_unless_all_done,
+    run_with_progress,
+)
 
 if TYPE_CHECKING:
     from ..storage.predictions import SlidePrediction
     from ..tasks.heatmap import HeatmapProducts
     from ..tasks.heatmap_run import HeatmapItem
-
-
-class MakeByDefault(TyperGroup):
-    """A group whose command ``make`` need not be named."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put ``make`` first where no command is."""
-        if args and args[0] not in (*self.commands, *ctx.help_option_names):
-            args = ["make", *args]
-        return super().parse_args(ctx, args)
 
 
 def register(app: typer.Typer) -> None:

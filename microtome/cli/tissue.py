@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import Jobs, Out, Overwrite, exit_unless_all_done, run_with_progress
+from .common import Jobs, MakeByDefault, Out, Overwrite, exit_unless_all_done, run_with_progress
 
 if TYPE_CHECKING:
     from ..engine.schedule import Skipped
@@ -16,11 +16,23 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(tissue)
+    """Add the commands."""
+    group = typer.Typer(name="tissue", cls=MakeByDefault, no_args_is_help=True)
+    group.callback()(tissue)
+    group.command()(make)
+    app.add_typer(group)
 
 
-def tissue(
+def tissue() -> None:
+    """Find the tissue of slides, and what is none.
+
+    [bold]microtome tissue SLIDE... --out DIR[/] is short for [bold]tissue make[/].
+
+    Example: [bold]microtome tissue slides/*.svs --out masks[/]
+    """
+
+
+def make(
     slides: Annotated[list[str], typer.Argument(help="Slides, patterns, or cohort tables.")],
     *,
     out: Out,
