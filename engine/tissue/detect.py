@@ -11,6 +11,7 @@ from ..quality import ink_pixels
 from ..slides.base import Pixels, Slide
 from ..tiles import read_overview
 from .mask import BACKGROUND, PEN, TISSUE, TissueMask
+from .methods import require_method
 
 VERSION = 1
 """Goes up with every change that alters a mask."""
@@ -29,28 +30,37 @@ _LEAST_CONTRAST = 14.0
 """Mean saturation of tissue above that of glass; less is one cloud, cut in two by Otsu."""
 
 
-def find_tissue(slide: Slide, *, mpp: float = DEFAULT_MPP) -> TissueMask:
+def find_tissue(
+    slide: Slide, *, mpp: float = DEFAULT_MPP, method: str = "auto", artefacts: bool = True
+) -> TissueMask:
     """Find the tissue of a slide.
 
     Parameters
     ----------
     mpp
         Micrometres per pixel of the mask. A slide that is coarser is taken as it is.
+    method
+        One of :data:`~microtome.engine.tissue.methods.METHODS`.
+    artefacts
+        Look for what lies on tissue and is none, and label it.
 
     Raises
     ------
+    BadModel
+        There is no such method.
     NoResolution
         The slide has no mpp. What is dust and what is a biopsy is a matter of micrometres, so no
         resolution is made up; ``open_slide(path, mpp=...)`` takes the scanner's value.
     NoTissue
         Not one piece of tissue of 0.02 mm².
     """
+    require_method(method)
     info = slide.info
     if info.mpp is None:
         raise without_mpp(info)
     image, downsample = read_overview(slide, mpp=max(mpp, *info.mpp))
     mpp_mask = (info.mpp[0] * downsample[0], info.mpp[1] * downsample[1])
-    labels = label_tissue(image, mpp=(mpp_mask[0] * mpp_mask[1]) ** 0.5)
+    labels = label_tissue(image, mpp=(mpp_mask[0] * mpp_mask[1]) ** 0.5, artefacts=artefacts)
     mask = TissueMask(labels, downsample, mpp_mask)
     if not mask.tissue.any():
         raise NoTissue(
@@ -61,7 +71,7 @@ def find_tissue(slide: Slide, *, mpp: float = DEFAULT_MPP) -> TissueMask:
     return mask
 
 
-def label_tissue(image: Pixels, *, mpp: float) -> NDArray[np.uint8]:
+def label_tissue(image: Pixels, *, mpp: float, artefacts: bool = True) -> NDArray[np.uint8]:
     """Tell tissue, glass and ink apart in an overview of a bright-field slide.
 
     Ink is set aside first. Of the rest, tissue is what has a saturation (of HSV) above Otsu's
@@ -88,7 +98,7 @@ def label_tissue(image: Pixels, *, mpp: float) -> NDArray[np.uint8]:
     import cv2
 
     hsv = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), np.uint8)
-    ink = _find_ink(image, mpp)
+    ink = _find_ink(image, mpp) if artefacts else np.zeros(image.shape[:2], bool)
     smooth = np.asarray(cv2.GaussianBlur(hsv[..., 1], (0, 0), _SMOOTH_UM / mpp), np.uint8)
     stained = _above_otsu(smooth, ~ink)
     stained = _closed(stained, _GAP_UM / mpp)

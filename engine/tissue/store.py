@@ -16,16 +16,25 @@ from ..slides import open_slide
 from ..slides.base import Slide
 from .detect import DEFAULT_MPP, VERSION, find_tissue
 from .mask import LABELS, TissueMask, tissue_picture
+from .methods import method_key
 
 KIND = "tissue mask"
 SUFFIX = ".tissue.zarr"
 
 
-def tissue_key(slide: Slide, *, mpp: float = DEFAULT_MPP) -> str:
+def tissue_key(
+    slide: Slide, *, mpp: float = DEFAULT_MPP, method: str = "auto", artefacts: bool = True
+) -> str:
     """Key of the mask that :func:`find_tissue` makes of a slide."""
     info = slide.info
     return product_key(
-        kind=KIND, version=VERSION, slide=file_identity(info.path), slide_mpp=info.mpp, mpp=mpp
+        kind=KIND,
+        version=VERSION,
+        slide=file_identity(info.path),
+        slide_mpp=info.mpp,
+        mpp=mpp,
+        method=method_key(method),
+        artefacts=artefacts,
     )
 
 
@@ -125,6 +134,8 @@ def make_tissue(
     path: Path,
     *,
     mpp: float = DEFAULT_MPP,
+    method: str = "auto",
+    artefacts: bool = True,
     slide_mpp: float | None = None,
     overwrite: bool = False,
 ) -> TissueMade | Skipped[TissueMade]:
@@ -134,6 +145,8 @@ def make_tissue(
 
     Parameters
     ----------
+    method, artefacts
+        See :func:`~microtome.engine.tissue.find_tissue`.
     slide_mpp
         Micrometres per level-0 pixel, where the file states none or a wrong one.
 
@@ -145,11 +158,11 @@ def make_tissue(
         The slide has no mask.
     """
     with open_slide(slide_path, mpp=slide_mpp) as slide:
-        key = tissue_key(slide, mpp=mpp)
+        key = tissue_key(slide, mpp=mpp, method=method, artefacts=artefacts)
         if is_done(path, kind=KIND, key=key, overwrite=overwrite):
             about = require_commit(path, KIND).about
             return Skipped(TissueMade(path, about["fraction"], about["area_mm2"]))
-        mask = find_tissue(slide, mpp=mpp)
+        mask = find_tissue(slide, mpp=mpp, method=method, artefacts=artefacts)
         picture = tissue_picture(slide, mask)
     # The product comes last: where it is, the picture is too.
     with writable(path):
