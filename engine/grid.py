@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..storage.errors import BadGeometry, BadResolution, NoResolution
 from .slides.base import Bounds, Level, SlideInfo
 
-Edge = Literal["drop", "pad"]
+Edge = Literal["drop", "keep", "pad"]
 
 TOLERANCE = 0.005
 """A level within this fraction of the requested resolution is read as it is."""
@@ -44,8 +44,10 @@ class TileGrid:
     downsample
         (y, x) level-0 pixels per pixel of ``level``.
     edge
-        ``drop``: only tiles that lie wholly on the slide. ``pad``: tiles at the right and lower
-        edge are kept and filled with white beyond it.
+        ``drop``: only tiles of the lattice that lie wholly on the slide. ``keep``: a last row and
+        column are added where pixels were left over, moved inwards until they lie on the slide:
+        they overlap their neighbours. ``pad``: tiles at the right and lower edge are kept and
+        filled with white beyond it. No tile is ever short.
     """
 
     tile_px: int
@@ -191,7 +193,8 @@ def _positions(extent_px: int, footprint_px: float, step: float, edge: Edge) -> 
     if last < 0:
         return np.empty(0, np.int64)
     count = math.floor((extent_px - footprint_px) / stride + 1e-9) + 1
-    return np.minimum(_rounded(count, stride), last)
+    starts = np.minimum(_rounded(count, stride), last)
+    return np.append(starts, last) if edge == "keep" and starts[-1] < last else starts
 
 
 def _rounded(count: int, stride: float) -> NDArray[np.int64]:

@@ -95,7 +95,7 @@ class _Span:
 
 def _span(start: float, box: float, tile_px: int, size: int, edge: Edge) -> _Span:
     if box == tile_px:
-        low = min(round(start), size - tile_px if edge == "drop" else size - 1)
+        low = min(round(start), size - 1 if edge == "pad" else size - tile_px)
         high = min(low + tile_px, size)
         return _Span(low, high, low + tile_px - high, 0.0, float(tile_px))
     margin = math.ceil(box / tile_px) + 1

@@ -138,5 +138,5 @@ def cluster_map(
         overlay=overlay,
         objects=export.objects,
         layers=layers(canvas, colours),
-        notes=tuple(notes(export)),
+        notes=tuple(notes(export, canvas)),
     )

@@ -18,7 +18,7 @@ from ..storage.predictions import SlidePrediction
 from ..storage.qupath import MANY_OBJECTS, Export, Frame, PathClass, Tiles, write_tiles
 from ..storage.qupath_check import read_metadata
 from .overlay import Image, as_png, colour_table, colourise, with_colour_bar
-from .picture import MAX_PX, OPACITY, Layers, blend, canvas_for, layers
+from .picture import MAX_PX, OPACITY, Canvas, Layers, blend, canvas_for, layers
 from .rasters import Outline, Tiled, rasterise
 
 
@@ -174,7 +174,7 @@ def make_heatmap(
         overlay=overlay,
         objects=export.objects,
         layers=layers(canvas, colours, truth),
-        notes=tuple(notes(export)),
+        notes=tuple(notes(export, canvas)),
     )
 
 
@@ -184,8 +184,10 @@ def save_picture(path: Path, image: Image) -> None:
         write_bytes(path, as_png(image))
 
 
-def notes(export: Export) -> Iterator[str]:
-    """What the user should know of an export."""
+def notes(export: Export, canvas: Canvas) -> Iterator[str]:
+    """What the user should know of an export and its pictures."""
+    if canvas.lost_fraction:
+        yield f"{canvas.lost_fraction:.2%} of the slide cannot be decoded: white in the pictures"
     if export.outside:
         yield f"{export.outside} tiles lie outside the image as QuPath shows it and were left out"
     if export.objects > MANY_OBJECTS:

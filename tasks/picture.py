@@ -34,6 +34,8 @@ class Canvas:
         (y, x) level-0 pixels per pixel of the picture.
     rows, columns
         The part that is shown.
+    lost_fraction
+        Share of the slide that cannot be decoded: white in the overview.
     """
 
     overview: Image | None
@@ -41,6 +43,7 @@ class Canvas:
     downsample: tuple[float, float]
     rows: slice
     columns: slice
+    lost_fraction: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -75,20 +78,24 @@ def canvas_for(
     BadGeometry
         The slide is not of the size that the tiles were made from.
     """
+    lost = 0.0
     if slide is None:
         scale = max(1.0, max(tiles.slide_px) / max_px)
         overview, downsample = None, (scale, scale)
         shape = (max(1, round(tiles.slide_px[0] / scale)), max(1, round(tiles.slide_px[1] / scale)))
     else:
+        from ..engine.slides.salvage import Salvaged
         from ..engine.tiles import read_overview
 
         _require_size(slide, tiles)
-        overview, downsample = read_overview(slide, max_px=max_px)
+        salvaged = Salvaged(slide)
+        overview, downsample = read_overview(salvaged, max_px=max_px)
+        lost = salvaged.lost_fraction
         shape = (overview.shape[0], overview.shape[1])
     y, x, height, width = Frame(tiles.slide_px, tiles.bounds_px, crop).box_px
     rows = slice(round(y / downsample[0]), round((y + height) / downsample[0]))
     columns = slice(round(x / downsample[1]), round((x + width) / downsample[1]))
-    return Canvas(overview, shape, downsample, rows, columns)
+    return Canvas(overview, shape, downsample, rows, columns, lost)
 
 
 def layers(canvas: Canvas, colours: Image, truth: Sequence[Outline] = ()) -> Layers:

@@ -131,6 +131,21 @@ def test_padded_edges_cover_everything_and_nothing_lies_wholly_beyond(
         assert (grid.coords_px.max(0) + np.array(grid.footprint_px) >= end - 1.0).all()
 
 
+@settings(max_examples=100, deadline=None)
+@given(**requests)
+def test_kept_edges_add_whole_tiles_that_reach_the_last_pixel(info, tile_px, coarser, overlap):
+    dropped, kept = (lay(info, tile_px, coarser, overlap, edge) for edge in ("drop", "keep"))
+    assert {*map(tuple, dropped.coords_px)} <= {*map(tuple, kept.coords_px)}
+    assert (len(kept) == 0) == (len(dropped) == 0)
+    assume(len(kept))
+    area = info.bounds or Bounds(0, 0, info.height_px, info.width_px)
+    end = np.array([area.y_px + area.height_px, area.x_px + area.width_px])
+    reach = kept.coords_px.max(0) + np.array(kept.footprint_px)
+    assert (reach <= end + 1e-6).all()
+    downsample = np.array(kept.downsample)
+    assert (reach > end - 1.0 - downsample).all()
+
+
 @settings(max_examples=30, deadline=None)
 @given(**requests)
 def test_the_same_request_gives_the_same_grid(info, tile_px, coarser, overlap):

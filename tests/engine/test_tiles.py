@@ -171,7 +171,7 @@ class TestTiles:
     @settings(max_examples=60, deadline=None)
     @given(
         height=st.integers(40, 400), width=st.integers(40, 400), tile_px=st.integers(8, 64),
-        mpp=st.floats(0.996, 9), edge=st.sampled_from(["drop", "pad"]),
+        mpp=st.floats(0.996, 9), edge=st.sampled_from(["drop", "keep", "pad"]),
     )  # fmt: skip
     def test_have_the_asked_size_whatever_the_slide(self, height, width, tile_px, mpp, edge):
         slide = Picture(np.full((height, width, 3), 128, np.uint8))

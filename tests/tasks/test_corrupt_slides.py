@@ -17,6 +17,7 @@ from microtome.storage.bags import read_bag
 from microtome.storage.errors import CorruptTiles
 from microtome.storage.ledger import Ledger
 from microtome.tasks.encode import EncodeOptions, SlideItem, encode_cohort, encode_slide
+from microtome.tasks.picture import canvas_for
 
 SVS = "slides/aperio/CMU-1-Small-Region.svs"
 TILE_PX, COLUMNS, TILES = 240, 10, 130
@@ -131,3 +132,18 @@ class TestSalvaged:
             assert not salvaged.lost
             with pytest.raises(ValueError, match="leaves level 0"):
                 salvaged.read(0, 0, 0, 10**6, 1)
+
+
+class TestPicture:
+    def test_of_a_damaged_slide_is_white_where_it_is_lost_and_says_how_much(
+        self, damaged, tmp_path
+    ):
+        path = damaged("few", [57])
+        options = EncodeOptions(max_corrupt=0.2)
+        made = encode_slide(SlideItem("few", path), out=tmp_path, options=options)
+        with open_slide(path) as slide:
+            canvas = canvas_for(read_bag(made.path), slide, max_px=742)
+        assert canvas.lost_fraction == pytest.approx(240**2 / (2967 * 2220))
+        # Downsample 4: the lost tile begins at (1200, 1680).
+        assert (canvas.overview[302:358, 422:478] == 255).all()
+        assert (canvas.overview[302:358, 350:410] < 255).any()
