@@ -37,16 +37,65 @@ def outline(mask: NDArray[np.bool_], pixel_px: tuple[float, float]) -> BaseGeome
     return shapely.transform(united, lambda xy: xy * scale)
 
 
-def fit(geometry: BaseGeometry, box_px: tuple[int, int, int, int]) -> shapely.MultiPolygon:
-    """Make a polygon valid, clip it to a box, move the box to the origin, round to the grid.
+def rasterise(
+    geometry: BaseGeometry, shape: tuple[int, int], pixel_px: tuple[float, float]
+) -> NDArray[np.bool_]:
+    """Pixels whose centre lies in a polygon: what :func:`outline` is undone by, bit for bit.
 
-    Crossing rings and overlapping parts are united, as ``make_valid``'s *structure* method does:
-    a doubly covered place stays covered, a hole outside its shell goes.
+    Along each row of centres the edges of all rings are crossed from left to right; inside is
+    where their number is odd. A centre on an edge belongs to the polygon on its right, or below:
+    of two polygons that share an edge, to exactly one.
 
     Parameters
     ----------
     geometry
-        Polygon or MultiPolygon in (x, y).
+        A valid Polygon or MultiPolygon in (x, y) level-0 pixels; it may leave the mask.
+    shape
+        (height, width) of the mask, which covers the whole of level 0.
+    pixel_px
+        (y, x) level-0 pixels per pixel of the mask.
+
+    Returns
+    -------
+    bool [height, width]
+    """
+    height, width = shape
+    start, stop = _edges(geometry, pixel_px)
+    # The row of centres number r lies at r + 0.5.
+    first = np.clip(np.ceil(start[:, 1] - 0.5), 0, height).astype(np.int64)
+    count = np.clip(np.ceil(stop[:, 1] - 0.5), 0, height).astype(np.int64) - first
+    edge = np.repeat(np.arange(len(count)), count)
+    row = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count) + first[edge]
+    run, rise = (stop - start)[edge].T
+    x = start[edge, 0] + (row + 0.5 - start[edge, 1]) / rise * run
+    column = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
+    crossings = np.bincount(row * (width + 1) + column, minlength=height * (width + 1))
+    inside = np.cumsum(crossings.reshape(height, width + 1), axis=1) % 2 == 1
+    return np.asarray(inside[:, :width])
+
+
+def _edges(
+    geometry: BaseGeometry, pixel_px: tuple[float, float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(x, y) of both ends of every edge, in pixels of the mask, the upper end first."""
+    rings = shapely.get_rings(shapely.get_parts(geometry))
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    points = points / np.array([pixel_px[1], pixel_px[0]])
+    same_ring = ring[1:] == ring[:-1]
+    ends = np.stack([points[:-1][same_ring], points[1:][same_ring]])
+    # An edge that two polygons share is crossed at the very same place in both.
+    falls = ends[0, :, 1] > ends[1, :, 1]
+    ends[:, falls] = ends[::-1, falls]
+    return ends[0], ends[1]
+
+
+def fit(geometry: BaseGeometry, box_px: tuple[int, int, int, int]) -> shapely.MultiPolygon:
+    """Make a polygon valid, clip it to a box, move the box to the origin, round to the grid.
+
+    Parameters
+    ----------
+    geometry
+        Polygon or MultiPolygon in (x, y), made valid as by :func:`repaired`.
     box_px
         (y, x, height, width).
 
@@ -65,10 +114,19 @@ def fit(geometry: BaseGeometry, box_px: tuple[int, int, int, int]) -> shapely.Mu
     if not np.isfinite(shapely.get_coordinates(geometry)).all():
         raise BadGeometry("a region has coordinates that are not finite")
     y, x, height, width = box_px
-    valid = shapely.make_valid(geometry, method="structure", keep_collapsed=False)
-    inside = shapely.intersection(valid, shapely.box(x, y, x + width, y + height))
+    box = shapely.box(x, y, x + width, y + height)
+    inside = shapely.intersection(repaired(geometry), box)
     moved = shapely.transform(_areas(inside), lambda xy: xy - np.array([x, y]))
     return shapely.normalize(_areas(on_grid(moved)))
+
+
+def repaired(geometry: BaseGeometry) -> shapely.MultiPolygon:
+    """Make a Polygon or MultiPolygon valid, as ``make_valid``'s *structure* method does.
+
+    Crossing rings and overlapping parts are united: a doubly covered place stays covered, a hole
+    outside its shell goes.
+    """
+    return _areas(shapely.make_valid(geometry, method="structure", keep_collapsed=False))
 
 
 def _areas(geometry: BaseGeometry) -> shapely.MultiPolygon:

@@ -50,10 +50,11 @@ class PathClass:
         Not blank, one line. A colon makes QuPath derive a class from what stands before it.
     color
         (red, green, blue), 0 … 255. A class that the user's project already has keeps its own.
+        None leaves it to QuPath.
     """
 
     name: str
-    color: tuple[int, int, int]
+    color: tuple[int, int, int] | None
 
     def __post_init__(self) -> None:
         if not self.name.strip() or "\n" in self.name:
@@ -61,12 +62,15 @@ class PathClass:
                 f"{self.name!r} cannot name a class in QuPath",
                 remedy="Use a name of one line that is not blank",
             )
+        if self.color is None:
+            return
         if len(self.color) != 3 or not all(0 <= c <= 255 for c in self.color):
             raise ValueError(f"class {self.name}: {self.color} is no RGB colour of 0 … 255")
 
     def as_json(self) -> dict[str, Any]:
         """The ``classification`` member of a feature."""
-        return {"name": self.name, "color": [int(c) for c in self.color]}
+        color = None if self.color is None else [int(c) for c in self.color]
+        return {"name": self.name, "color": color}
 
 
 @dataclass(frozen=True)

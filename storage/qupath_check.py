@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
-import math
+import sys
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping
@@ -33,11 +33,11 @@ _KEPT = (
     "objectType", "object_type", "type", "classification", "name", "color", "isLocked",
     "measurements", "metadata", "childObjects", "children", "nucleusGeometry",
 )  # fmt: skip
-_DEPTH = {
+DEPTH = {
     "Point": 0, "MultiPoint": 1, "LineString": 1, "MultiLineString": 2, "Polygon": 2,
     "MultiPolygon": 3,
 }  # fmt: skip
-
+"""How many lists deep the positions of a geometry lie."""
 
 _LINE_BYTES = 1 << 20
 
@@ -81,7 +81,12 @@ def read_features(path: str | Path) -> list[Any]:
     ------
     MissingFile, EmptyFile, UnreadableFile
     """
-    return _split(_load(Path(path)))[1]
+    return read_document(path)[1]
+
+
+def read_document(path: str | Path) -> tuple[dict[str, Any], list[Any]]:
+    """The members of a GeoJSON file that stand beside its features; and :func:`read_features`."""
+    return _split(_load(Path(path)))
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
@@ -153,7 +158,7 @@ def _split(document: Any) -> tuple[dict[str, Any], list[Any]]:
         return {}, []
     if document.get("type") == "Feature":
         return {"type": "Feature"}, [document]
-    if document.get("type") in (*_DEPTH, "GeometryCollection"):
+    if document.get("type") in (*DEPTH, "GeometryCollection"):
         return {"type": "Feature"}, [{"type": "Feature", "geometry": document, "properties": {}}]
     features = document.get("features")
     head = {name: value for name, value in document.items() if name != "features"}
@@ -236,10 +241,10 @@ def _check_geometry(geometry: Any, seen: _Seen) -> Iterator[Finding]:
         return
     kind: Any = geometry.get("type")
     coordinates: Any = geometry.get("coordinates")
-    if not isinstance(kind, str) or kind not in _DEPTH:
+    if not isinstance(kind, str) or kind not in DEPTH:
         yield "geometry-type", f"QuPath 0.6 and later do not read a {kind}", "refused"
         return
-    if not _nested(coordinates, _DEPTH[kind]):
+    if not is_nested(coordinates, DEPTH[kind]):
         yield "coordinates", f"not the finite numbers of a {kind}", "refused"
         return
     polygons = {"Polygon": [coordinates], "MultiPolygon": coordinates}.get(kind, [])
@@ -252,15 +257,15 @@ def _check_geometry(geometry: Any, seen: _Seen) -> Iterator[Finding]:
         yield from _check_area(shape(geometry))
     if kind == "MultiPolygon" and len(coordinates) == 1:
         yield "multipolygon", "of one part; write it as a Polygon", "refused"
-    yield from _check_extent(coordinates, _DEPTH[kind], seen.size_px)
+    yield from _check_extent(coordinates, DEPTH[kind], seen.size_px)
 
 
-def _nested(value: Any, depth: int) -> bool:
+def is_nested(value: Any, depth: int) -> bool:
     """Whether these are positions of finite numbers in ``depth`` nested, filled lists."""
     if not isinstance(value, list) or not value:
         return False
     if depth > 0:
-        return all(_nested(part, depth - 1) for part in value)
+        return all(is_nested(part, depth - 1) for part in value)
     return len(value) in (2, 3) and all(_is_number(part) for part in value)
 
 
@@ -363,7 +368,8 @@ def _check_measurements(measurements: Any) -> Iterator[Finding]:
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+    # Whole numbers in JSON may be too large for a float; NaN compares false.
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
 
 
 def _check_rest(properties: Mapping[str, Any]) -> Iterator[Finding]:
