@@ -90,6 +90,12 @@ class TruncatedFile(UnreadableFile):
     reason = "truncated"
 
 
+class NoJpegTiles(InputError):
+    """A slide whose tiles cannot be kept as they are, because they are no JPEG tiles of RGB."""
+
+    reason = "no_jpeg_tiles"
+
+
 class CorruptTiles(UnreadableFile):
     """More of a slide's tiles cannot be decoded than is allowed."""
 
@@ -118,6 +124,12 @@ class BadGeometry(InputError):
     """A scan whose slices do not form one regular volume, or a grid that does not fit."""
 
     reason = "bad_geometry"
+
+
+class NoUptake(InputError):
+    """A PET scan that does not say what an uptake value needs: a dose, a time, a weight."""
+
+    reason = "no_suv"
 
 
 class BadConnectome(InputError):
@@ -166,6 +178,10 @@ class BadProduct(InputError):
     """A product of ours that is incomplete, damaged, or of another kind than asked for."""
 
     reason = "bad_product"
+
+
+class DamagedChunk(BadProduct):
+    """One chunk of a product cannot be decoded; the file around it is whole."""
 
 
 class StaleProduct(MicrotomeError):

@@ -12,8 +12,18 @@ from .dicom_pictures import is_dicom
 from .export import export_nifti
 from .nifti import is_nifti, read_nifti
 from .stored import read_stored
+from .suv import to_bqml, to_suv
 
-__all__ = ["Modality", "Volume", "Voxels", "export_nifti", "is_scan", "open_volume"]
+__all__ = [
+    "Modality",
+    "Volume",
+    "Voxels",
+    "export_nifti",
+    "is_scan",
+    "open_volume",
+    "to_bqml",
+    "to_suv",
+]
 
 
 def open_volume(path: str | Path, *, series: str | None = None) -> Volume:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ...storage.errors import BadGeometry, EmptyFile
 from .base import Box, Modality, Volume, Voxels
+from .dicom_pet import pet_properties
 from .dicom_pictures import Header, check_scan, is_dicom, named_errors, pictures_of, read_header
 from .dicom_pixels import decode_frame, pixel_dtype
 from .stack import Picture, arrange, frame_times
@@ -150,11 +151,17 @@ def _volume_of(path: Path, chosen: Series) -> Volume:
         ),
         series=chosen.uid,
         files=tuple(chosen.files),
-        properties={
-            name: str(header.get(name)) for name in _DESCRIBED if header.get(name) is not None
-        },
+        properties=_properties(chosen, modality),
         notes=stack.notes,
     )
+
+
+def _properties(chosen: Series, modality: Modality) -> dict[str, str]:
+    header = chosen.header
+    said = {name: str(header.get(name)) for name in _DESCRIBED if header.get(name) is not None}
+    if modality != "PT":
+        return said
+    return said | pet_properties([opened.data for opened in chosen.files.values()])
 
 
 def _unit(header: Any, modality: Modality) -> str:
