@@ -6,11 +6,9 @@ Run: ``python benchmarks/encoder_speed.py`` (under a minute; writes docs/benchma
 from __future__ import annotations
 
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -24,12 +22,12 @@ from skimage.color import rgb2hed
 from skimage.feature import graycomatrix, graycoprops, local_binary_pattern
 from skimage.filters import threshold_otsu
 from skimage.measure import label, regionprops_table
+from tables import measured_on, write_report
 
 from microtome.engine.synthetic import Painter, plan_slide
 from microtome.tasks.encoders import load_encoder
 
 Tiles = NDArray[np.uint8]
-REPORT = Path(__file__).parents[1] / "docs" / "benchmarks" / "encoder_speed.md"
 TILES, PX, ROUNDS = 48, 256, 3
 ANGLES = [0, np.pi / 4, np.pi / 2, 3 * np.pi / 4]
 ABOUT = (
@@ -111,18 +109,8 @@ def main() -> None:
     for name, (dim, px, work) in rows.items():
         lines.append(f"| {name} | {dim} | {px} | {1 / seconds_per_tile(work):.0f} |")
         print(lines[-1])
-    lines += ["", f"Python {platform.python_version()}, {_processor()}."]
-    REPORT.parent.mkdir(parents=True, exist_ok=True)
-    REPORT.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.machine()
+    lines += ["", measured_on()]
+    write_report("encoder_speed.md", lines)
 
 
 if __name__ == "__main__":

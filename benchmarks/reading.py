@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -17,15 +16,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import psutil
+from limit import decoder
 from numpy.typing import NDArray
+from tables import ROOT, measured_on, write_report
 
-ROOT = Path(__file__).parents[1]
-REPORT = ROOT / "docs" / "benchmarks" / "reading.md"
 REAL = ROOT.parent / "shared" / "data" / "slides" / "aperio" / "CMU-1-Small-Region.svs"
 SIDE_PX, QUICK_PX = 8192, 1024
 ROUNDS, PASSES = 2, 3
@@ -76,23 +74,11 @@ def boxes_of(path: Path) -> tuple[list[Box], list[Box]]:
 
 def with_libjpeg(path: Path, boxes: list[Box]) -> Read:
     """libjpeg-turbo on the tiles' bytes, which are in memory as whole JPEG files."""
-    import simplejpeg
-    import tifffile
-
-    from microtome.engine.slides.jpeg import standalone
-
-    with tifffile.TiffFile(path) as tif, path.open("rb") as file:
-        page = tif.pages.first
-        is_rgb = page.photometric == 2 and not page.is_jfif
-        streams = []
-        for offset, size in zip(page.dataoffsets, page.databytecounts, strict=True):
-            file.seek(offset)
-            streams.append(standalone(file.read(size), page.jpegtables, is_rgb=is_rgb))
+    decode = decoder(path)
     pixels = sum(h * w for _, _, h, w in boxes)
 
     def read() -> int:
-        for stream in streams:
-            simplejpeg.decode_jpeg(stream)
+        decode()
         return pixels
 
     return read
@@ -269,20 +255,9 @@ def main() -> None:
             lines += ["", f"## {title}", "", *table(compare(path, rounds))]
             print("\n".join(lines[-14:]), flush=True)
     packages = ("simplejpeg", "tifffile", "imagecodecs", "openslide-python", "tiatoolbox")
-    versions = ", ".join(f"{name} {version(name)}" for name in packages)
-    lines += ["", f"Python {platform.python_version()}, {_processor()}; {versions}."]
+    lines += ["", measured_on(*packages)]
     if not asked.quick:
-        REPORT.parent.mkdir(parents=True, exist_ok=True)
-        REPORT.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.machine()
+        write_report("reading.md", lines)
 
 
 if __name__ == "__main__":
