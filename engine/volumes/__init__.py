@@ -10,6 +10,7 @@ from .base import Modality, Volume, Voxels
 from .dicom import read_dicom
 from .dicom_pictures import is_dicom
 from .export import export_nifti
+from .itk import is_itk, read_itk
 from .nifti import is_nifti, read_nifti
 from .stored import read_stored
 from .suv import to_bqml, to_suv
@@ -32,8 +33,8 @@ def open_volume(path: str | Path, *, series: str | None = None) -> Volume:
     Parameters
     ----------
     path
-        A NIfTI file, a DICOM file, a folder with a DICOM series, or a scan that
-        ``microtome ingest`` made (``.ome.zarr``).
+        A NIfTI, NRRD or MetaImage (MHA, MHD) file, a DICOM file, a folder with a DICOM series, or
+        a scan that ``microtome ingest`` made (``.ome.zarr``).
     series
         Which series of a DICOM folder: its SeriesInstanceUID, or its number where that is unique.
 
@@ -64,6 +65,8 @@ def open_volume(path: str | Path, *, series: str | None = None) -> Volume:
             return read_dicom(path, series)
         if is_nifti(path):
             return read_nifti(path)
+        if is_itk(path):
+            return read_itk(path)
     except PermissionError as error:
         raise UnreadableFile(
             "this file may not be read", where=error.filename, remedy="Mend its permissions"
@@ -81,5 +84,7 @@ def is_scan(path: Path) -> bool:
     try:
         find_reader(path)
     except MicrotomeError:
-        return path.is_dir() or (path.stat().st_size > 0 and (is_dicom(path) or is_nifti(path)))
+        if path.is_dir():
+            return True
+        return path.stat().st_size > 0 and (is_dicom(path) or is_nifti(path) or is_itk(path))
     return False

@@ -108,7 +108,7 @@ class Volume:
     path
         What was opened: a file, or a folder of DICOM files.
     backend
-        ``nifti``, ``dicom`` or ``ome-zarr``.
+        ``nifti``, ``dicom``, ``itk`` or ``ome-zarr``.
     stored
         Lazy array [t,] z, y, x in the type that the file holds, before rescaling.
     affine

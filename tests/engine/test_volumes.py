@@ -109,7 +109,6 @@ def test_a_single_slice_is_read_as_itk_reads_it(shared_data: Path, name: str) ->
         ("bad/DICOMDIR", EmptyFile, "directory"),
         ("bad/notavolume", BadGeometry, "4 pictures lie at one position"),
         ("ct_abdomen_3slice/liver.dcm", UnreadableFile, "SEG"),
-        ("ct_abdomen_3slice/liver_seg.nrrd", UnreadableFile, "no reader"),
         ("ct_abdomen_3slice", BadGeometry, r"2 series.*--series"),
         ("nifti", EmptyFile, "no DICOM"),
         ("SOURCE.md", UnreadableFile, "no reader"),
