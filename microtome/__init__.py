@@ -12,14 +12,25 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "open_slide": "engine.slides",
-    "TileGrid": "engine.grid",
+    "level_array": "engine.lazy",
     "find_tissue": "engine.tissue",
+    "read_tissue": "engine.tissue",
+    "TileGrid": "engine.grid",
+    "TileDataset": "engine.datasets",
+    "TiledSlide": "engine.datasets",
     "open_volume": "engine.volumes",
-    "encode": "tasks.encode",
-    "export_qupath": "tasks.heatmap",
+    "export_nifti": "engine.volumes",
+    "ingest_slide": "engine.ingest",
+    "ingest_volume": "engine.ingest",
     "load_encoder": "tasks.encoders",
+    "encode": "tasks.encode",
+    "read_cohort": "tasks.cohort",
+    "export_qupath": "tasks.heatmap",
     "Bag": "storage.bags",
     "read_bag": "storage.bags",
+    "read_predictions": "storage.predictions",
+    "Connectome": "storage.connectomes",
+    "read_connectomes": "storage.connectomes",
     "MicrotomeError": "storage.errors",
 }
 
