@@ -62,7 +62,7 @@ def test_the_script_of_a_page_runs(page: Path, shared_data: Path, tmp_path: Path
         [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
-    for expected in re.findall(r"^print\(.*#> (.*)$", script.read_text(), re.MULTILINE):
+    for expected in re.findall(r"^print\(.*# prints (.*)$", script.read_text(), re.MULTILINE):
         assert expected in ended.stdout, ended.stdout
 
 
