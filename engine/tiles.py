@@ -133,12 +133,7 @@ def read_overview(
         ``mpp`` is asked for, and the slide has none or is coarser.
     """
     info = slide.info
-    height, width = _overview_size(info, max_px, mpp)
-    at = max(
-        i
-        for i, level in enumerate(info.levels)
-        if level.height_px >= height and level.width_px >= width
-    )
+    (height, width), at, downsample = overview_layout(info, max_px=max_px, mpp=mpp)
     level = info.levels[at]
     total = np.zeros((height, width, 3), np.float32)
     tall, wide = _block_px(level)
@@ -149,11 +144,25 @@ def read_overview(
             block = slide.read(at, y, x, rows.weights.shape[1], columns.weights.shape[1])
             target = total[rows.first : rows.last, columns.first : columns.last]
             target += _reduce(block, rows.weights, columns.weights)
+    return np.rint(total).astype(np.uint8), downsample
+
+
+def overview_layout(
+    info: SlideInfo, *, max_px: int | None = None, mpp: float | None = None
+) -> tuple[tuple[int, int], int, tuple[float, float]]:
+    """What :func:`read_overview` would give: (height, width), the level read, and downsample."""
+    height, width = _overview_size(info, max_px, mpp)
+    at = max(
+        i
+        for i, level in enumerate(info.levels)
+        if level.height_px >= height and level.width_px >= width
+    )
+    level = info.levels[at]
     downsample = (
         level.downsample_y * level.height_px / height,
         level.downsample_x * level.width_px / width,
     )
-    return np.rint(total).astype(np.uint8), downsample
+    return (height, width), at, downsample
 
 
 def _overview_size(info: SlideInfo, max_px: int | None, mpp: float | None) -> tuple[int, int]:

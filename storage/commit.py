@@ -68,7 +68,7 @@ def file_identity(path: Path) -> str:
     SHA-256 over the size and 16 evenly spread blocks of 64 KiB (the whole file where it is
     smaller), the first and the last block always among them. The name and the modification time
     play no part: a copied slide is the same slide. A MIRAX file counts with the folder beside it
-    that holds its pixels.
+    that holds its pixels. Labels in an OME-Zarr are said of its pixels, and do not count.
 
     Raises
     ------
@@ -93,7 +93,10 @@ def file_identity(path: Path) -> str:
 
 def _folder_identity(folder: Path) -> str:
     digest = hashlib.sha256()
+    labels = folder / "labels" if (folder / "zarr.json").is_file() else None
     for child in sorted(p for p in folder.rglob("*") if p.is_file()):
+        if labels in child.parents:
+            continue
         digest.update(child.relative_to(folder).as_posix().encode() + b"\0")
         digest.update(file_identity(child).encode())
     return digest.hexdigest()

@@ -1,10 +1,28 @@
-"""Tissue: found, kept, read back."""
+"""Tissue: found, kept, read back, and exchanged with QuPath."""
 
 from __future__ import annotations
 
 from .detect import DEFAULT_MPP, VERSION, find_tissue, label_tissue
+from .edited import annotations_of, import_tissue
+from .exchange import (
+    blank_mask,
+    mask_from_annotations,
+    tissue_annotations,
+    write_tissue_annotations,
+)
 from .mask import BACKGROUND, LABELS, TISSUE, TissueMask, tissue_picture
-from .store import KIND, SUFFIX, TissueMade, make_tissue, read_tissue, tissue_key, write_tissue
+from .store import (
+    KIND,
+    SUFFIX,
+    TissueMade,
+    make_tissue,
+    read_tissue,
+    require_fit,
+    slide_image,
+    tissue_key,
+    write_slide_label,
+    write_tissue,
+)
 
 __all__ = [
     "BACKGROUND",
@@ -16,11 +34,20 @@ __all__ = [
     "VERSION",
     "TissueMade",
     "TissueMask",
+    "annotations_of",
+    "blank_mask",
     "find_tissue",
+    "import_tissue",
     "label_tissue",
     "make_tissue",
+    "mask_from_annotations",
     "read_tissue",
+    "require_fit",
+    "slide_image",
+    "tissue_annotations",
     "tissue_key",
     "tissue_picture",
+    "write_slide_label",
     "write_tissue",
+    "write_tissue_annotations",
 ]

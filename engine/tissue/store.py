@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ...storage import ngff
 from ...storage.commit import file_identity, is_done, new_product, product_key, require_commit
-from ...storage.errors import BadProduct
-from ...storage.files import writable, write_bytes
+from ...storage.errors import BadGeometry, BadProduct
+from ...storage.files import writable, write_bytes, write_text
+from ...storage.pyramid import SUFFIX as IMAGE_SUFFIX
+from ...storage.pyramid import open_stored_slide
 from ..schedule import Skipped
 from ..slides import open_slide
 from ..slides.base import Slide
+from ..slides.stored_reader import is_ours as is_stored_slide
 from .detect import DEFAULT_MPP, VERSION, find_tissue
-from .mask import LABELS, TissueMask, tissue_picture
+from .exchange import require_replaceable, write_tissue_annotations
+from .label_zarr import label_metadata, label_pyramid, write_label
+from .mask import TissueMask, tissue_picture
 from .methods import method_key
 
 KIND = "tissue mask"
 SUFFIX = ".tissue.zarr"
+LABEL_NAME = "tissue"
 
 
 def tissue_key(
@@ -38,67 +47,131 @@ def tissue_key(
     )
 
 
-def write_tissue(path: Path, mask: TissueMask, *, key: str, overwrite: bool = False) -> None:
+def write_tissue(
+    path: Path,
+    mask: TissueMask,
+    *,
+    key: str,
+    about: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> None:
     """Keep a mask as an OME-Zarr 0.5 label image of one level, with its scale in micrometres.
+
+    Parameters
+    ----------
+    about
+        What else the record shall say, such as how the mask came about.
 
     Raises
     ------
     StaleProduct
         A mask made with another key is there and ``overwrite`` is false.
     """
-    import zarr
+    slide_mpp = (mask.mpp[0] / mask.downsample[0], mask.mpp[1] / mask.downsample[1])
+    ome = label_metadata(slide_mpp, mask.downsample, 1, inside_image=False)
+    record = {**(about or {}), **_record(mask)}
+    with new_product(path, kind=KIND, key=key, about=record, overwrite=overwrite) as folder:
+        write_label(folder, [mask.labels], ome)
 
-    about = {
+
+def write_slide_label(
+    image: Path,
+    mask: TissueMask,
+    *,
+    key: str,
+    about: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Keep a mask in ``labels/tissue`` of a slide's OME-Zarr, with as many levels as the image.
+
+    The label is a product of its own, whole or absent; the image beside it is not touched, and
+    its key and its identity stay what they are.
+
+    Parameters
+    ----------
+    image
+        The ``.ome.zarr`` that ``microtome ingest`` made of the slide.
+
+    Raises
+    ------
+    MissingFile, BadProduct
+        No such image, or none of ours.
+    BadGeometry
+        The mask is for a slide of another size.
+    StaleProduct
+        A mask made with another key is there and ``overwrite`` is false.
+    """
+    stored = open_stored_slide(image)
+    height, width = stored.levels[0].shape[1:]
+    require_fit(mask, (height, width), where=image)
+    levels = label_pyramid(mask.labels, len(stored.levels))
+    ome = label_metadata(stored.mpp, mask.downsample, len(levels), inside_image=True)
+    record = {**(about or {}), **_record(mask)}
+    path = slide_label_path(image)
+    with new_product(path, kind=KIND, key=key, about=record, overwrite=overwrite) as folder:
+        write_label(folder, levels, ome)
+        # Before the label is there: were it after, a kill between would leave it unlisted.
+        _list_label(path.parent)
+
+
+def slide_label_path(image: Path) -> Path:
+    """Where the mask lies in a slide's OME-Zarr."""
+    return image / "labels" / LABEL_NAME
+
+
+def slide_image(slide_path: Path, id_: str, into: Path | None) -> Path | None:
+    """The OME-Zarr that a slide's mask belongs into: ``into``, the one in it, or the slide itself.
+
+    None where the slide is no OME-Zarr of ours and ``into`` is not given.
+    """
+    if into is None:
+        # Labels are written in OME-Zarr 0.5; an image of 0.4 has no zarr.json.
+        ours = (slide_path / "zarr.json").is_file() and is_stored_slide(slide_path)
+        return slide_path if ours else None
+    return into if into.name.endswith(IMAGE_SUFFIX) else into / f"{id_}{IMAGE_SUFFIX}"
+
+
+def _list_label(folder: Path) -> None:
+    """Name the mask in the group ``labels``, beside what others have put there."""
+    file = folder / "zarr.json"
+    names: list[str] = []
+    if file.is_file():
+        names = json.loads(file.read_text(encoding="utf-8"))["attributes"]["ome"]["labels"]
+    if LABEL_NAME not in names:
+        group = ngff.group({"ome": ngff.labels([*names, LABEL_NAME])})
+        write_text(file, json.dumps(group, indent=1))
+
+
+def require_fit(mask: TissueMask, slide_px: tuple[int, int], *, where: Path) -> None:
+    """Raise BadGeometry where a mask does not cover a slide of (height, width) pixels."""
+    covered = [n * d for n, d in zip(mask.labels.shape, mask.downsample, strict=True)]
+    # Pyramids leave off, or fill up, what does not make a whole pixel of a level.
+    off = [abs(c - px) / d for c, px, d in zip(covered, slide_px, mask.downsample, strict=True)]
+    if max(off) > 1:
+        raise BadGeometry(
+            f"the mask is for a slide of {covered[0]:.0f} x {covered[1]:.0f} px, this one has "
+            f"{slide_px[0]} x {slide_px[1]} px",
+            where=where,
+            remedy="Give each slide the mask that was made of it",
+        )
+
+
+def _record(mask: TissueMask) -> dict[str, Any]:
+    return {
         "downsample": mask.downsample,
         "mpp": mask.mpp,
         "fraction": mask.fraction,
         "area_mm2": mask.area_mm2,
     }
-    with new_product(path, kind=KIND, key=key, about=about, overwrite=overwrite) as folder:
-        group = zarr.open_group(folder, mode="w", zarr_format=3, attributes={"ome": _ome(mask)})
-        chunks = (min(mask.labels.shape[0], 2048), min(mask.labels.shape[1], 2048))
-        array = group.create_array(
-            "0", shape=mask.labels.shape, dtype=np.uint8, chunks=chunks, dimension_names=("y", "x")
-        )
-        array[...] = mask.labels
-
-
-def _ome(mask: TissueMask) -> dict[str, Any]:
-    half = [scale / 2 for scale in mask.mpp]
-    return {
-        "version": "0.5",
-        "multiscales": [
-            {
-                "name": "tissue",
-                "axes": [
-                    {"name": name, "type": "space", "unit": "micrometer"} for name in ("y", "x")
-                ],
-                "datasets": [
-                    {
-                        "path": "0",
-                        "coordinateTransformations": [
-                            {"type": "scale", "scale": list(mask.mpp)},
-                            {"type": "translation", "translation": half},
-                        ],
-                    }
-                ],
-            }
-        ],
-        "image-label": {
-            "version": "0.5",
-            "colors": [
-                {"label-value": value, "rgba": [*style.colour, 120]}
-                for value, style in LABELS.items()
-            ],
-            "properties": [
-                {"label-value": value, "name": style.name} for value, style in LABELS.items()
-            ],
-        },
-    }
 
 
 def read_tissue(path: str | Path) -> TissueMask:
-    """Read a mask that :func:`write_tissue` kept.
+    """Read a mask.
+
+    Parameters
+    ----------
+    path
+        A ``.tissue.zarr``, or a slide's ``.ome.zarr`` in which the mask lies as label.
 
     Raises
     ------
@@ -108,6 +181,8 @@ def read_tissue(path: str | Path) -> TissueMask:
     import zarr
 
     path = Path(path)
+    if slide_label_path(path).is_dir():
+        path = slide_label_path(path)
     about: dict[str, Any] = dict(require_commit(path, KIND).about)
     try:
         array: Any = zarr.open_group(path, mode="r")["0"]
@@ -122,11 +197,18 @@ def read_tissue(path: str | Path) -> TissueMask:
 
 @dataclass(frozen=True)
 class TissueMade:
-    """A mask that was made, or was there."""
+    """A mask that was made, or was there.
+
+    Attributes
+    ----------
+    warning
+        What the ledger says of a mask that was not made of all that was given.
+    """
 
     path: Path
     fraction: float
     area_mm2: float
+    warning: str = ""
 
 
 def make_tissue(
@@ -137,11 +219,14 @@ def make_tissue(
     method: str = "auto",
     artefacts: bool = True,
     slide_mpp: float | None = None,
+    into: Path | None = None,
     overwrite: bool = False,
 ) -> TissueMade | Skipped[TissueMade]:
-    """Make the mask of one slide file at ``path``, and beside it a picture of it, ``<path>.png``.
+    """Make the mask of one slide file at ``path``, and beside it what people look at.
 
-    Nothing is done where the mask is there already, made from the same pixels.
+    That is a picture, ``<path>.png``, and annotations for QuPath,
+    ``<path without .zarr>.geojson``. Nothing is done where the mask is there already, made from
+    the same pixels.
 
     Parameters
     ----------
@@ -149,23 +234,68 @@ def make_tissue(
         See :func:`~microtome.engine.tissue.find_tissue`.
     slide_mpp
         Micrometres per level-0 pixel, where the file states none or a wrong one.
+    into
+        The slide's OME-Zarr, to keep the mask in as well (:func:`write_slide_label`).
 
     Raises
     ------
     StaleProduct
-        A mask made otherwise is there and ``overwrite`` is false.
+        A mask made otherwise is there and ``overwrite`` is false; or annotations are there that
+        someone edited.
     NoResolution, NoTissue, UnreadableFile, MissingFile
         The slide has no mask.
     """
     with open_slide(slide_path, mpp=slide_mpp) as slide:
         key = tissue_key(slide, mpp=mpp, method=method, artefacts=artefacts)
-        if is_done(path, kind=KIND, key=key, overwrite=overwrite):
-            about = require_commit(path, KIND).about
-            return Skipped(TissueMade(path, about["fraction"], about["area_mm2"]))
+        made = kept_tissue(path, key=key, into=into, overwrite=overwrite)
+        if made is not None:
+            return made
+        require_replaceable(annotations_path(path))
         mask = find_tissue(slide, mpp=mpp, method=method, artefacts=artefacts)
         picture = tissue_picture(slide, mask)
-    # The product comes last: where it is, the picture is too.
+        # The product comes last: where it is, what people look at is too.
+        write_tissue_annotations(mask, slide.info, annotations_path(path))
+    return keep_tissue(mask, picture, path, key=key, into=into, overwrite=overwrite)
+
+
+def annotations_path(path: Path) -> Path:
+    """Where the annotations for QuPath lie of the mask at ``path``."""
+    return path.with_suffix(".geojson")
+
+
+def kept_tissue(
+    path: Path, *, key: str, into: Path | None, overwrite: bool
+) -> TissueMade | Skipped[TissueMade] | None:
+    """The mask that is there already, put into the slide's OME-Zarr where it lacks; or None."""
+    labelled = True
+    if into is not None:
+        open_stored_slide(into)
+        labelled = is_done(slide_label_path(into), kind=KIND, key=key, overwrite=overwrite)
+    if not is_done(path, kind=KIND, key=key, overwrite=overwrite):
+        return None
+    about = require_commit(path, KIND).about
+    made = TissueMade(path, about["fraction"], about["area_mm2"], about.get("warning", ""))
+    if into is None or labelled:
+        return Skipped(made)
+    write_slide_label(into, read_tissue(path), key=key, about=about, overwrite=overwrite)
+    return made
+
+
+def keep_tissue(
+    mask: TissueMask,
+    picture: bytes,
+    path: Path,
+    *,
+    key: str,
+    about: Mapping[str, Any] | None = None,
+    into: Path | None = None,
+    overwrite: bool = False,
+) -> TissueMade:
+    """Write a mask, its picture beside it, and where asked the label in the slide's OME-Zarr."""
     with writable(path):
         write_bytes(path.with_name(path.name + ".png"), picture)
-    write_tissue(path, mask, key=key, overwrite=overwrite)
-    return TissueMade(path, mask.fraction, mask.area_mm2)
+    if into is not None:
+        write_slide_label(into, mask, key=key, about=about, overwrite=overwrite)
+    write_tissue(path, mask, key=key, about=about, overwrite=overwrite)
+    warning = str((about or {}).get("warning", ""))
+    return TissueMade(path, mask.fraction, mask.area_mm2, warning)
