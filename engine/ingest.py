@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..storage.codecs import PROFILES
-from ..storage.commit import file_identity, new_product, product_key, product_state, writable
-from ..storage.pyramid import KIND as SLIDE
-from ..storage.pyramid import SUFFIX, Cell, CellRecord, Pyramid, write_cell, write_pyramid_metadata
+from ..storage.archive import Archive
+from ..storage.commit import file_identity, new_product, product_key, product_state
+from ..storage.pyramid import CellRecord, write_pyramid_metadata
 from ..storage.scans import KIND as SCAN
 from ..storage.scans import ScanHeader, scan_array, write_scan_metadata, write_scan_shards
+from ..storage.stored_slides import KIND as SLIDE
+from ..storage.stored_slides import SUFFIX, write_slide_metadata
+from .profiles import Lender, Plan, Profile, choose_plan, make_part, plan_key, plan_parts
 from .schedule import Outcome, Pool, Skipped, open_pool, run_items
 from .slides import SlideInfo, open_slide
 from .volumes import Volume, open_volume
@@ -65,7 +67,7 @@ def ingest_slide(
     *,
     name: str | None = None,
     mpp: float | None = None,
-    profile: str = "compatible",
+    profile: Profile = "auto",
     jobs: int = 1,
     pool: Pool | None = None,
     on_progress: Progress | None = None,
@@ -73,10 +75,11 @@ def ingest_slide(
 ) -> Ingested | Skipped[Ingested]:
     """Write a slide as an OME-Zarr 0.5 pyramid.
 
-    Level 0 holds the slide's own pixels; each further level is the mean of 2 × 2 pixels of the one
-    below, rounded, down to a single chunk (:mod:`~microtome.storage.pyramid`). A run that was
-    interrupted, however it ended, is resumed by running it again: whole shards are kept, and the
-    result is the same byte for byte.
+    Level 0 holds the slide's own pixels. Where the file's JPEG tiles are kept, so are all its
+    levels (:mod:`~microtome.storage.archive`); otherwise each further level is the mean of 2 × 2
+    pixels of the one below, rounded, down to a single chunk (:mod:`~microtome.storage.pyramid`).
+    A run that was interrupted, however it ended, is resumed by running it again: whole shards are
+    kept, and the result is the same byte for byte.
 
     Parameters
     ----------
@@ -90,7 +93,9 @@ def ingest_slide(
         µm per level-0 pixel, where the file states none or a wrong one. A slide without is kept
         too: its metadata then have no unit.
     profile
-        How pixels are kept: ``compatible`` (Zstandard).
+        How pixels are kept: ``archive`` (the file's own JPEG tiles, as they are), ``compatible``
+        (Zstandard), or ``auto``: the first where the file has such tiles, else the second. Which it
+        was, and why, is in the product's commit record.
     jobs, pool
         As in :func:`~microtome.engine.schedule.run_items`.
     on_progress
@@ -107,13 +112,15 @@ def ingest_slide(
     ------
     MissingFile, EmptyFile, TruncatedFile, UnreadableFile
         What is wrong with the slide.
+    NoJpegTiles
+        The slide has no tiles that ``archive`` could keep.
     StaleProduct, OutputBusy, UnwritableOutput, WorkerDied
         What is wrong with the output or the machine; running again resumes.
     """
     start, path = time.perf_counter(), Path(path)
     with open_slide(path, mpp=mpp) as slide:
         info = slide.info
-    plan = Pyramid(info.height_px, info.width_px, profile=profile)
+        plan, why = choose_plan(slide, profile)
     name = name or product_id(path)
     product = Path(out) / f"{name}{SUFFIX}"
     identity = file_identity(path)
@@ -122,8 +129,7 @@ def ingest_slide(
         input=identity,
         reader=info.backend,
         mpp=info.mpp,
-        plan=asdict(plan),
-        codec=PROFILES[profile].metadata(),
+        **plan_key(plan),
     )
     made = Ingested(product, SLIDE, info.height_px * info.width_px)
     if product_state(product, key) == "done":
@@ -132,16 +138,18 @@ def ingest_slide(
         "id": name,
         "source": path.name,
         "size_px": [info.height_px, info.width_px],
-        "levels": len(plan.sizes_px),
+        "levels": len(plan.arrays),
         "mpp": info.mpp,
-        "profile": profile,
+        "profile": "archive" if isinstance(plan, Archive) else plan.profile,
     }
+    if profile == "auto":
+        about["profile_because"] = why
     records: list[CellRecord] = []
 
     def note(outcome: Outcome[CellRecord]) -> None:
         assert outcome.value is not None
         records.append(outcome.value)
-        if on_progress is not None and outcome.value.stage == 0:
+        if on_progress is not None and outcome.value.stage == 0 and outcome.value.pixels:
             on_progress(sum(r.pixels for r in records if r.stage == 0), made.pixels)
 
     with (
@@ -149,13 +157,14 @@ def ingest_slide(
             product, kind=SLIDE, key=key, about=about, overwrite=overwrite, resume=True
         ) as folder,
         open_pool(jobs) if pool is None else nullcontext(pool) as active,
+        Lender(path, mpp) as lender,
     ):
-        work = partial(_make_cell, plan=plan, slide=path, mpp=mpp, product=product, folder=folder)
+        work = partial(make_part, plan=plan, lender=lender, product=product, folder=folder)
         for stage in range(plan.stages):
             # The first error ends the slide: half an image is none.
-            run_items(plan.cells(stage), work, pool=active, on_done=note, debug=True)
-        provenance = _slide_provenance(info, identity)
-        write_pyramid_metadata(plan, folder, name=name, mpp=info.mpp, about=provenance)
+            parts = plan_parts(plan, stage, active.jobs)
+            run_items(parts, work, pool=active, on_done=note, debug=True)
+        _write_metadata(plan, folder, name, info, _slide_provenance(info, identity))
     return Ingested(
         product,
         SLIDE,
@@ -166,13 +175,21 @@ def ingest_slide(
     )
 
 
-def _make_cell(
-    cell: Cell, *, plan: Pyramid, slide: Path, mpp: float | None, product: Path, folder: Path
-) -> CellRecord:
-    with ExitStack() as stack, writable(product):
-        # Not opened where all shards are there already.
-        opened = cache(lambda: stack.enter_context(open_slide(slide, mpp=mpp)))
-        return write_cell(plan, cell, folder, lambda *box: opened().read(0, *box))
+def _write_metadata(
+    plan: Plan, folder: Path, name: str, info: SlideInfo, provenance: dict[str, Any]
+) -> None:
+    if isinstance(plan, Archive):
+        write_slide_metadata(
+            folder,
+            plan.arrays,
+            plan.downsamples,
+            name=name,
+            mpp=info.mpp,
+            about=provenance | {"levels": plan.about()},
+            method=None,
+        )
+    else:
+        write_pyramid_metadata(plan, folder, name=name, mpp=info.mpp, about=provenance)
 
 
 def _slide_provenance(info: SlideInfo, identity: str) -> dict[str, Any]:

@@ -33,5 +33,7 @@ fi
 echo "setup: installing pinned packages into .venv (a minute or two the first time)"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
 .venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes requirements/lock.txt
+# Left behind by a build, it would hide the installed entry points from whoever works in this folder.
+rm -rf microtome.egg-info
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .
 echo "setup: ready"

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import BadProduct
+from .jpeg import Jpeg
 
 
 class ChunkCodec(Protocol):
-    """Turns an inner chunk into bytes and back, without loss."""
+    """Turns an inner chunk into bytes and back."""
 
     def metadata(self) -> list[dict[str, Any]]:
         """The codec chain, as Zarr v3 writes it inside a shard."""
@@ -60,7 +61,7 @@ class Zstd:
 
 
 PROFILES: Mapping[str, ChunkCodec] = {"compatible": Zstd()}
-"""Ways to keep a slide, by name: ``compatible`` opens in every tool that reads Zarr v3."""
+"""Ways to encode a slide anew, by name: ``compatible`` opens in every tool that reads Zarr v3."""
 
 
 def codec_from(metadata: Sequence[Mapping[str, Any]]) -> ChunkCodec:
@@ -74,4 +75,6 @@ def codec_from(metadata: Sequence[Mapping[str, Any]]) -> ChunkCodec:
     names = [step.get("name") for step in metadata]
     if names == ["bytes", "zstd"]:
         return Zstd(int(metadata[1]["configuration"]["level"]))
+    if names == ["transpose", "jpeg"]:
+        return Jpeg.from_metadata(metadata)
     raise BadProduct(f"chunks encoded by {names} are not read here")

@@ -22,7 +22,12 @@ def group(attributes: Mapping[str, Any]) -> Json:
     return {"zarr_format": 3, "node_type": "group", "attributes": dict(attributes)}
 
 
-def slide_image(name: str, mpp: tuple[float, float] | None, downsamples: Sequence[float]) -> Json:
+def slide_image(
+    name: str,
+    mpp: tuple[float, float] | None,
+    downsamples: Sequence[tuple[float, float]],
+    method: str | None = "area average",
+) -> Json:
     """Metadata of a slide: axes c, y, x; red, green, blue.
 
     Parameters
@@ -33,7 +38,9 @@ def slide_image(name: str, mpp: tuple[float, float] | None, downsamples: Sequenc
         (y, x) micrometres per level-0 pixel; None where unknown: scales then count level-0
         pixels and have no unit.
     downsamples
-        Of each level, finest first; level 0 has 1.
+        (y, x) level-0 pixels per pixel of each level, finest first; level 0 has 1.
+    method
+        How each level was made from the one below, or None where it is not known.
     """
     size = mpp or (1.0, 1.0)
     unit = _MICROMETRE if mpp else None
@@ -42,10 +49,10 @@ def slide_image(name: str, mpp: tuple[float, float] | None, downsamples: Sequenc
         "multiscales": [
             {
                 "name": name,
-                "type": "area average",
+                **({} if method is None else {"type": method}),
                 "axes": [_axis("c"), _axis("y", unit), _axis("x", unit)],
                 "datasets": [
-                    _dataset(str(level), (1.0, *(s * n for s in size)), _centre(size, n, lead=1))
+                    _dataset(str(level), (1.0, *_scale(size, n)), (0.0, *_centre(size, n)))
                     for level, n in enumerate(downsamples)
                 ],
             }
@@ -83,12 +90,8 @@ def slide_label(
                 "name": name,
                 "axes": [_axis("y", unit), _axis("x", unit)],
                 "datasets": [
-                    _dataset(
-                        str(level),
-                        (size[0] * ny, size[1] * nx),
-                        ((ny - 1) / 2 * size[0], (nx - 1) / 2 * size[1]),
-                    )
-                    for level, (ny, nx) in enumerate(downsamples)
+                    _dataset(str(level), _scale(size, n), _centre(size, n))
+                    for level, n in enumerate(downsamples)
                 ],
             }
         ],
@@ -147,8 +150,12 @@ def _dataset(path: str, scale: Sequence[float], translation: Sequence[float] | N
     return {"path": path, "coordinateTransformations": transforms}
 
 
-def _centre(size: Sequence[float], n: float, lead: int) -> tuple[float, ...]:
-    return (*(0.0,) * lead, *((n - 1) / 2 * s for s in size))
+def _scale(size: tuple[float, float], n: tuple[float, float]) -> tuple[float, float]:
+    return size[0] * n[0], size[1] * n[1]
+
+
+def _centre(size: tuple[float, float], n: tuple[float, float]) -> tuple[float, float]:
+    return (n[0] - 1) / 2 * size[0], (n[1] - 1) / 2 * size[1]
 
 
 def _channel(label: str, colour: str) -> Json:

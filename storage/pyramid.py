@@ -24,25 +24,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from . import ngff
 from .codecs import PROFILES
-from .commit import Commit, require_commit
-from .errors import BadProduct
-from .shards import (
-    ShardedArray,
-    is_whole,
-    read_box,
-    read_metadata,
-    write_metadata,
-    write_shard,
+from .shards import ShardedArray, is_whole, write_shard
+from .stored_slides import (
+    KIND,
+    SUFFIX,
+    Pixels,
+    StoredSlide,
+    open_stored_slide,
+    read_pixels,
+    write_slide_metadata,
 )
 
-SUFFIX = ".ome.zarr"
-KIND = "slide image"
+__all__ = [
+    "KIND", "SUFFIX", "Cell", "CellRecord", "Pyramid", "StoredSlide", "halve", "open_stored_slide",
+    "write_cell", "write_pyramid_metadata",
+]  # fmt: skip
 
-Pixels = NDArray[np.uint8]
 Source = Callable[[int, int, int, int], Pixels]
 """Reads (y, x, height, width) of a level as uint8 [height, width, 3]."""
 
@@ -139,6 +138,11 @@ class Pyramid:
             names=("c", "y", "x"),
             codec=PROFILES[self.profile],
         )
+
+    @property
+    def arrays(self) -> tuple[ShardedArray, ...]:
+        """Layout of every level, finest first."""
+        return tuple(self.array(level) for level in range(len(self.sizes_px)))
 
     def cells(self, stage: int) -> list[Cell]:
         """The tasks of a stage; those of one stage may run in any order, or at once."""
@@ -273,12 +277,8 @@ class _Writer:
         full_height, full_width = self._plan.sizes_px[below]
         rows = slice(2 * y, min(2 * (y + height), full_height), 1)
         columns = slice(2 * x, min(2 * (x + width), full_width), 1)
-        return halve(_read(self._plan.array(below), self._folder / str(below), rows, columns))
-
-
-def _read(array: ShardedArray, folder: Path, rows: slice, columns: slice) -> Pixels:
-    channels_first = read_box(array, folder, (slice(0, 3, 1), rows, columns))
-    return np.ascontiguousarray(channels_first.transpose(1, 2, 0))
+        folder = self._folder / str(below)
+        return halve(read_pixels(self._plan.array(below), folder, rows, columns))
 
 
 def write_pyramid_metadata(
@@ -298,74 +298,7 @@ def write_pyramid_metadata(
     about
         Goes into the group's attribute ``microtome``.
     """
-    for level in range(len(plan.sizes_px)):
-        write_metadata(folder / str(level), plan.array(level).metadata())
-    downsamples = [float(2**level) for level in range(len(plan.sizes_px))]
-    ome = ngff.slide_image(name, mpp, downsamples)
-    write_metadata(folder, ngff.group({"ome": ome, "microtome": dict(about)}))
-
-
-@dataclass(frozen=True)
-class StoredSlide:
-    """A finished pyramid, for reading; holds no open file.
-
-    Attributes
-    ----------
-    path
-        The ``.ome.zarr`` folder.
-    commit
-        Its record.
-    levels
-        Layout of each level, finest first.
-    ome
-        Its OME-Zarr metadata.
-    """
-
-    path: Path
-    commit: Commit
-    levels: tuple[ShardedArray, ...]
-    ome: Mapping[str, Any]
-
-    @property
-    def mpp(self) -> tuple[float, float] | None:
-        """(y, x) micrometres per level-0 pixel, or None."""
-        stated = self.commit.about["mpp"]
-        return None if stated is None else (float(stated[0]), float(stated[1]))
-
-    def read(self, level: int, y_px: int, x_px: int, height_px: int, width_px: int) -> Pixels:
-        """Read a rectangle of a level, given in that level's pixels, as uint8 [h, w, 3].
-
-        Raises
-        ------
-        ValueError
-            The rectangle leaves the level.
-        BadProduct
-            A shard is missing or damaged.
-        """
-        array = self.levels[level]
-        low = min(y_px, x_px) < 0 or min(height_px, width_px) < 1
-        if low or y_px + height_px > array.shape[1] or x_px + width_px > array.shape[2]:
-            raise ValueError(f"({y_px}, {x_px}, {height_px}, {width_px}) leaves level {level}")
-        rows, columns = slice(y_px, y_px + height_px, 1), slice(x_px, x_px + width_px, 1)
-        return _read(array, self.path / str(level), rows, columns)
-
-
-def open_stored_slide(path: str | Path) -> StoredSlide:
-    """Open a pyramid that Microtome wrote.
-
-    Raises
-    ------
-    MissingFile, BadProduct
-        Nothing is there; or it is unfinished, damaged or not a slide.
-    """
-    path = Path(path)
-    commit = require_commit(path, KIND)
-    try:
-        ome = read_metadata(path)["attributes"]["ome"]
-        datasets = ome["multiscales"][0]["datasets"]
-        levels = tuple(
-            ShardedArray.from_metadata(read_metadata(path / level["path"])) for level in datasets
-        )
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise BadProduct(f"damaged metadata ({error!r})", where=path) from error
-    return StoredSlide(path, commit, levels, ome)
+    downsamples = [(float(2**level),) * 2 for level in range(len(plan.arrays))]
+    write_slide_metadata(
+        folder, plan.arrays, downsamples, name=name, mpp=mpp, about=about, method="area average"
+    )

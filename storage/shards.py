@@ -2,8 +2,8 @@
 
 Layout of a shard (Zarr v3 ``sharding_indexed``, index at the end): the encoded inner chunks, then
 for each in C order its offset and length as little-endian uint64 (2^64 - 1 twice where it holds
-nothing but zeros), then the CRC-32C of that index. The index comes last, so a shard that was cut
-off has none, and a shard with a sound index is whole.
+nothing but the fill value), then the CRC-32C of that index. The index comes last, so a shard that
+was cut off has none, and a shard with a sound index is whole.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .codecs import ChunkCodec, Zstd, codec_from
-from .errors import BadProduct
+from .errors import BadProduct, DamagedChunk
 from .files import write_bytes, write_text
 
 Box = tuple[slice, ...]
@@ -48,6 +49,8 @@ class ShardedArray:
         One name an axis.
     codec
         How chunks are encoded.
+    fill
+        The value of every chunk that is not written.
     """
 
     shape: tuple[int, ...]
@@ -56,6 +59,7 @@ class ShardedArray:
     chunk: tuple[int, ...]
     names: tuple[str, ...]
     codec: ChunkCodec = field(default_factory=Zstd)
+    fill: int = 0
 
     def __post_init__(self) -> None:
         axes = {len(self.shape), len(self.shard), len(self.chunk), len(self.names)}
@@ -97,7 +101,7 @@ class ShardedArray:
             "data_type": self.dtype.name,
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(self.shard)}},
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": 0.0 if self.dtype.kind == "f" else 0,
+            "fill_value": float(self.fill) if self.dtype.kind == "f" else self.fill,
             "codecs": [
                 {
                     "name": "sharding_indexed",
@@ -130,6 +134,7 @@ class ShardedArray:
             chunk=tuple(inner["chunk_shape"]),
             names=tuple(metadata["dimension_names"]),
             codec=codec_from(inner["codecs"]),
+            fill=int(metadata["fill_value"]),
         )
 
 
@@ -141,30 +146,49 @@ def encode_shard(array: ShardedArray, values: NDArray[Any]) -> bytes:
     values
         The part of the array that the shard holds (:meth:`ShardedArray.box`), in its dtype.
     """
-    data, index = bytearray(), np.full((math.prod(array.chunks), 2), _EMPTY, "<u8")
-    for number, place in enumerate(itertools.product(*map(range, array.chunks))):
+    return pack_shard(array, _encoded_chunks(array, values))
+
+
+def _encoded_chunks(array: ShardedArray, values: NDArray[Any]) -> Iterator[bytes | None]:
+    for place in itertools.product(*map(range, array.chunks)):
         corner = [i * c for i, c in zip(place, array.chunk, strict=True)]
         part = values[tuple(slice(a, a + c) for a, c in zip(corner, array.chunk, strict=True))]
-        if part.size == 0:
-            continue
-        chunk = _padded(part, array.chunk)
+        chunk = _padded(part, array)
+        yield None if part.size == 0 or _is_empty(chunk, array) else array.codec.encode(chunk)
+
+
+def _is_empty(chunk: NDArray[Any], array: ShardedArray) -> bool:
+    if array.fill == 0:
         # By its bits: -0.0 is no emptiness.
-        if not chunk.view(np.uint8).any():
-            continue
-        encoded = array.codec.encode(chunk)
-        index[number] = len(data), len(encoded)
-        data += encoded
-    data += index.tobytes()
-    data += _crc32c(index.tobytes())
-    return bytes(data)
+        return not chunk.view(np.uint8).any()
+    return bool((chunk == array.fill).all())
 
 
-def _padded(part: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    if part.shape == shape:
+def _padded(part: NDArray[Any], array: ShardedArray) -> NDArray[Any]:
+    if part.shape == array.chunk:
         return np.ascontiguousarray(part)
-    whole = np.zeros(shape, part.dtype)
+    whole = np.full(array.chunk, array.fill, part.dtype)
     whole[tuple(slice(n) for n in part.shape)] = part
     return whole
+
+
+def pack_shard(array: ShardedArray, chunks: Iterable[bytes | None]) -> bytes:
+    """Make a shard of chunks that are encoded already.
+
+    Parameters
+    ----------
+    chunks
+        All chunks of the shard in C order; None for one that holds nothing but the fill value.
+    """
+    index = np.full((math.prod(array.chunks), 2), _EMPTY, "<u8")
+    parts: list[bytes] = []
+    offset = 0
+    for number, chunk in enumerate(chunks):
+        if chunk is not None:
+            index[number] = offset, len(chunk)
+            parts.append(chunk)
+            offset += len(chunk)
+    return b"".join((*parts, index.tobytes(), _crc32c(index.tobytes())))
 
 
 def _crc32c(data: bytes) -> bytes:
@@ -175,11 +199,15 @@ def _crc32c(data: bytes) -> bytes:
 
 def write_shard(array: ShardedArray, folder: Path, index: Index, values: NDArray[Any]) -> int:
     """Encode and write one shard, whole or not at all; returns its length in bytes."""
-    encoded = encode_shard(array, values)
+    return write_packed(array, folder, index, encode_shard(array, values))
+
+
+def write_packed(array: ShardedArray, folder: Path, index: Index, packed: bytes) -> int:
+    """Write a shard that :func:`pack_shard` made, whole or not at all; returns its length."""
     path = array.file(folder, index)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, encoded)
-    return len(encoded)
+    write_bytes(path, packed)
+    return len(packed)
 
 
 def read_index(array: ShardedArray, path: Path) -> NDArray[np.uint64]:
@@ -190,14 +218,25 @@ def read_index(array: ShardedArray, path: Path) -> NDArray[np.uint64]:
     BadProduct
         The shard is missing, cut off or damaged.
     """
-    length = 16 * math.prod(array.chunks)
+    with _opened(path) as file:
+        return _index_of(array, file, path)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            file.seek(max(0, size - length - _CRC_BYTES))
-            tail = file.read()
+        file = path.open("rb")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BadProduct("a shard is missing", where=path, remedy=_AGAIN) from error
+    with file:
+        yield file
+
+
+def _index_of(array: ShardedArray, file: BinaryIO, path: Path) -> NDArray[np.uint64]:
+    length = 16 * math.prod(array.chunks)
+    size = file.seek(0, 2)
+    file.seek(max(0, size - length - _CRC_BYTES))
+    tail = file.read()
     if len(tail) != length + _CRC_BYTES or _crc32c(tail[:length]) != tail[length:]:
         raise BadProduct("a shard is cut off or damaged", where=path, remedy=_AGAIN)
     index = np.frombuffer(tail[:length], "<u8").reshape(-1, 2)
@@ -219,15 +258,26 @@ def is_whole(array: ShardedArray, folder: Path, index: Index) -> bool:
     return True
 
 
-def read_box(array: ShardedArray, folder: Path, box: Box) -> NDArray[Any]:
+def read_box(
+    array: ShardedArray, folder: Path, box: Box, out: NDArray[Any] | None = None
+) -> NDArray[Any]:
     """Read a box of the array, given by one slice an axis with start, stop and step 1.
+
+    Parameters
+    ----------
+    out
+        Where to read it to, in whatever order of axes in memory; new memory by default.
 
     Raises
     ------
     BadProduct
         A shard is missing or damaged.
+    DamagedChunk
+        A shard is whole, but one of the chunks that are needed cannot be decoded.
     """
-    out = np.zeros([part.stop - part.start for part in box], array.dtype.newbyteorder("="))
+    if out is None:
+        shape = [part.stop - part.start for part in box]
+        out = np.empty(shape, array.dtype.newbyteorder("="))
     spans = (
         range(part.start // s, _ceil_div(part.stop, s))
         for part, s in zip(box, array.shard, strict=True)
@@ -238,34 +288,39 @@ def read_box(array: ShardedArray, folder: Path, box: Box) -> NDArray[Any]:
 
 
 def _read_shard(array: ShardedArray, path: Path, shard: Index, box: Box, out: NDArray[Any]) -> None:
-    index = read_index(array, path).reshape(*array.chunks, 2)
     origin = tuple(i * s for i, s in zip(shard, array.shard, strict=True))
     spans = (
         range(max(0, part.start - o) // c, min(n, _ceil_div(part.stop - o, c)))
         for part, o, c, n in zip(box, origin, array.chunk, array.chunks, strict=True)
     )
-    with path.open("rb") as file:
+    with _opened(path) as file:
+        index = _index_of(array, file, path).reshape(*array.chunks, 2)
         for place in itertools.product(*spans):
-            offset, length = map(int, index[place])
-            if offset == _EMPTY:
-                continue
-            file.seek(offset)
-            chunk = _decode(array, file.read(length), path)
             corner = [o + i * c for o, i, c in zip(origin, place, array.chunk, strict=True)]
             low = [max(a, p.start) for a, p in zip(corner, box, strict=True)]
             high = [min(a + c, p.stop) for a, c, p in zip(corner, array.chunk, box, strict=True)]
             target = tuple(
                 slice(a - p.start, b - p.start) for a, b, p in zip(low, high, box, strict=True)
             )
+            offset, length = map(int, index[place])
+            if offset == _EMPTY:
+                out[target] = array.fill
+                continue
+            file.seek(offset)
+            chunk = _decode(array, file.read(length), path, corner)
             source = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, corner, strict=True))
             out[target] = chunk[source]
 
 
-def _decode(array: ShardedArray, data: bytes, path: Path) -> NDArray[Any]:
+def _decode(array: ShardedArray, data: bytes, path: Path, corner: list[int]) -> NDArray[Any]:
     try:
         return array.codec.decode(data, array.chunk, array.dtype)
     except (ValueError, RuntimeError) as error:
-        raise BadProduct(f"a chunk is damaged ({error})", where=path, remedy=_AGAIN) from error
+        raise DamagedChunk(
+            f"a chunk is damaged ({error}), at {dict(zip(array.names, corner, strict=True))}",
+            where=path,
+            remedy=_AGAIN,
+        ) from error
 
 
 def write_metadata(folder: Path, metadata: Mapping[str, Any]) -> None:

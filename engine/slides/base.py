@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ...storage.errors import NotBrightfield
+from ...storage.errors import NoJpegTiles, NotBrightfield, UnreadableFile
 
 Pixels = NDArray[np.uint8]
 
@@ -191,6 +191,49 @@ class ChannelSlide(Slide, Protocol):
             was ever written, 0.
         """
         ...
+
+
+@runtime_checkable
+class JpegTiled(Slide, Protocol):
+    """A slide that can give its file's own tiles out, without decoding them."""
+
+    def require_jpeg_tiles(self) -> None:
+        """Raise NoJpegTiles unless every level is made of JPEG tiles of RGB.
+
+        Their size is ``info.levels[…].tile_px``.
+        """
+        ...
+
+    def jpeg_tile(self, level: int, row: int, column: int) -> bytes | None:
+        """A tile as a JPEG file of its own, or None where none was ever written.
+
+        Its scan is the file's, byte for byte. Tables that the file keeps apart are put before it,
+        and a statement that its colours are red, green and blue where only the file knows.
+
+        Raises
+        ------
+        UnreadableFile
+            It does not begin as a JPEG stream. It is not decoded here.
+        """
+        ...
+
+
+def bad_tile(path: Path, where: str, row: int, column: int, why: object) -> UnreadableFile:
+    """The error for a tile that is damaged in the file."""
+    return UnreadableFile(
+        f"tile ({row}, {column}) of {where} cannot be decoded: {why}",
+        where=path,
+        remedy="Copy the file again from its source; if it is no better there, scan anew",
+    )
+
+
+def no_jpeg_tiles(path: Path, why: str) -> NoJpegTiles:
+    """The error for tiles that cannot be kept."""
+    return NoJpegTiles(
+        f"its tiles cannot be kept as they are: {why}",
+        where=path,
+        remedy="Ingest it with --profile compatible, which encodes the pixels anew without loss",
+    )
 
 
 def not_brightfield(info: SlideInfo) -> NotBrightfield:

@@ -41,12 +41,10 @@ class DicomSlide(Closing):
     """A slide that wsidicom opens; levels are those of the series in the file's folder."""
 
     def __init__(self, path: Path, mpp: float | None = None) -> None:
-        from wsidicom import WsiDicom
-
         self._path = path
         self._slide: Any = None
-        with self._translated("the slide cannot be opened"):
-            self._slide = WsiDicom.open(_series(entry_file(path)))
+        with translated(path, "the slide cannot be opened"):
+            self._slide = open_series(entry_file(path))
             self._levels = sorted(self._slide.levels, key=lambda level: -level.size.area)
             self._info = self._describe(mpp)
 
@@ -61,7 +59,7 @@ class DicomSlide(Closing):
 
         require_inside(self._info, level, Bounds(y_px, x_px, height_px, width_px))
         place = f"level {level}, {height_px} × {width_px} px at y {y_px}, x {x_px}"
-        with self._translated(f"the pixels cannot be decoded ({place})"):
+        with translated(self._path, f"the pixels cannot be decoded ({place})"):
             part = Region(Point(x_px, y_px), Size(width_px, height_px))
             return np.array(self._levels[level].get_region(part).convert("RGB"))
 
@@ -69,7 +67,7 @@ class DicomSlide(Closing):
         """Label or macro as uint8 [h, w, 3]; KeyError where there is none."""
         if name not in self._info.associated:
             raise KeyError(name)
-        with self._translated(f"the {name} image cannot be decoded"):
+        with translated(self._path, f"the {name} image cannot be decoded"):
             read = {"label": self._slide.read_label, "macro": self._slide.read_overview}[name]
             return np.array(read().convert("RGB"))
 
@@ -106,19 +104,28 @@ class DicomSlide(Closing):
             mpp_refused=found.refused,
         )
 
-    @contextmanager
-    def _translated(self, what: str) -> Iterator[None]:
-        from wsidicom import errors
 
-        own = tuple(kind for name, kind in vars(errors).items() if name.startswith("WsiDicom"))
-        try:
-            yield
-        except (*own, *dicom_errors()) as error:
-            raise UnreadableFile(
-                f"{what}: {error}",
-                where=self._path,
-                remedy="Copy the files again from their source; all of a series, in one folder",
-            ) from error
+@contextmanager
+def translated(path: Path, what: str) -> Iterator[None]:
+    """Turn what wsidicom and pydicom raise into UnreadableFile."""
+    from wsidicom import errors
+
+    own = tuple(kind for name, kind in vars(errors).items() if name.startswith("WsiDicom"))
+    try:
+        yield
+    except (*own, *dicom_errors()) as error:
+        raise UnreadableFile(
+            f"{what}: {error}",
+            where=path,
+            remedy="Copy the files again from their source; all of a series, in one folder",
+        ) from error
+
+
+def open_series(file: Path) -> Any:
+    """All files of the series of one, opened by wsidicom."""
+    from wsidicom import WsiDicom
+
+    return WsiDicom.open(_series(file))
 
 
 def _series(file: Path) -> list[Path]:

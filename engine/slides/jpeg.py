@@ -1,17 +1,10 @@
-"""JPEG segments of a TIFF by libjpeg-turbo, each of whose warnings is an error here.
-
-libjpeg goes on after damage, and makes the rest up in grey; imagecodecs does not pass its warnings
-on. simplejpeg raises them.
-"""
+"""JPEG segments of a TIFF, and frames of DICOM: made whole streams, and decoded."""
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from ...storage.jpeg import Pixels, decode_strict, segments
 
-Pixels = NDArray[np.uint8]
-
-_START, _END, _SCAN = b"\xff\xd8", b"\xff\xd9", 0xDA
+_START, _END = b"\xff\xd8", b"\xff\xd9"
 _ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 """Adobe's APP14 marker with transform 0: the components are red, green and blue as they are."""
 
@@ -48,13 +41,7 @@ def decode_segment(
     ValueError
         The stream is damaged in any way that libjpeg notices, or its image is larger.
     """
-    import simplejpeg
-
-    out = np.empty((*size_px, samples), np.uint8)
-    pixels: Pixels = simplejpeg.decode_jpeg(
-        standalone(segment, tables, is_rgb=is_rgb), "RGB" if samples == 3 else "GRAY", buffer=out
-    )
-    return pixels
+    return decode_strict(standalone(segment, tables, is_rgb=is_rgb), size_px, samples)
 
 
 def standalone(segment: bytes, tables: bytes | None, *, is_rgb: bool) -> bytes:
@@ -65,16 +52,6 @@ def standalone(segment: bytes, tables: bytes | None, *, is_rgb: bool) -> bytes:
     if not is_rgb:
         return b"".join((head, memoryview(segment)[2:]))
     # Of several colour statements the last is believed.
-    at = _scan(segment)
+    *_, (_, at, _) = segments(segment)
     whole = memoryview(segment)
     return b"".join((head, whole[2:at], _ADOBE_RGB, whole[at:]))
-
-
-def _scan(jpeg: bytes) -> int:
-    """Where the first scan begins."""
-    at = 2
-    while at + 4 <= len(jpeg):
-        if jpeg[at + 1] == _SCAN:
-            return at
-        at += 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
-    raise ValueError("its JPEG data end before the image")

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import MicrotomeError, UnreadableFile
 from . import resolution
-from .base import Bounds, Closing, Level, Pixels, SlideInfo, downsample, require_inside
+from .base import (
+    Bounds,
+    Closing,
+    Level,
+    Pixels,
+    SlideInfo,
+    downsample,
+    no_jpeg_tiles,
+    require_inside,
+)
 from .tiff_check import is_tiff, require_whole_tiff
 from .tiff_layout import PARSE_ERRORS
+
+if TYPE_CHECKING:
+    from .dicom_tiles import DicomTiles
 
 _CACHE_BYTES = 64 * 1024**2
 
@@ -54,6 +66,7 @@ class VendorSlide(Closing):
         self._path = path
         self._file = entry_file(path)
         self._handle: Any = None
+        self._frames: tuple[Any, DicomTiles] | None = None
         # Past 4 GiB Hamamatsu's offsets are not a TIFF's.
         if is_tiff(self._file) and _format(self._file) != "hamamatsu":
             require_whole_tiff(self._file)
@@ -85,8 +98,40 @@ class VendorSlide(Closing):
         with self._translated(f"the {name} image cannot be decoded"):
             return _over_white(np.asarray(self._open().associated_images[name]))
 
+    def require_jpeg_tiles(self) -> None:
+        """Raise NoJpegTiles unless this is DICOM whose frames are JPEG."""
+        self._dicom_tiles()
+
+    def jpeg_tile(self, level: int, row: int, column: int) -> bytes | None:
+        """A frame as it is; see :class:`~microtome.engine.slides.base.JpegTiled`."""
+        from .dicom_reader import translated
+
+        with translated(self._path, f"frame ({row}, {column}) of level {level} cannot be read"):
+            return self._dicom_tiles().tile(level, row, column)
+
+    def _dicom_tiles(self) -> DicomTiles:
+        """The frames, through wsidicom: OpenSlide gives pixels only."""
+        from .dicom_reader import open_series, translated
+        from .dicom_tiles import DicomTiles
+
+        if self._info.vendor != "dicom":
+            raise no_jpeg_tiles(self._path, "OpenSlide, which reads it, gives pixels only")
+        if self._frames is None:
+            try:
+                with translated(self._path, "its frames are not found"), ExitStack() as on_error:
+                    opened = on_error.enter_context(open_series(self._file))
+                    frames = DicomTiles(self._path, opened, self._info.levels)
+                    on_error.pop_all()
+            except UnreadableFile as error:
+                raise no_jpeg_tiles(self._path, error.what) from error
+            self._frames = opened, frames
+        return self._frames[1]
+
     def close(self) -> None:
         """Release the file."""
+        if self._frames is not None:
+            self._frames[0].close()
+            self._frames = None
         if self._handle is not None:
             self._handle.close()
             self._handle = None

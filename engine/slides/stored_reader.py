@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ...storage.commit import read_commit
-from ...storage.errors import BadProduct
-from ...storage.pyramid import KIND, StoredSlide, open_stored_slide
+from ...storage.errors import BadProduct, DamagedChunk, UnreadableFile
+from ...storage.jpeg import Jpeg
 from ...storage.shards import read_metadata
+from ...storage.stored_slides import KIND, StoredSlide, open_stored_slide
 from . import resolution
 from .base import Bounds, Closing, Level, Pixels, SlideInfo, require_inside
 
@@ -41,7 +42,17 @@ class OmeZarrSlide(Closing):
     def read(self, level: int, y_px: int, x_px: int, height_px: int, width_px: int) -> Pixels:
         """Read a rectangle of a level; see :class:`~microtome.engine.slides.base.Slide`."""
         require_inside(self._info, level, Bounds(y_px, x_px, height_px, width_px))
-        return self._stored.read(level, y_px, x_px, height_px, width_px)
+        try:
+            return self._stored.read(level, y_px, x_px, height_px, width_px)
+        except DamagedChunk as error:
+            if not isinstance(self._stored.levels[level].codec, Jpeg):
+                raise
+            # Kept as it was found: the same error as the slide that it came from gives.
+            raise UnreadableFile(
+                f"a tile of level {level} cannot be decoded: {error.what}",
+                where=error.where,
+                remedy="Compare it with the slide's file; if it is no better there, scan anew",
+            ) from error
 
     def associated_image(self, name: str) -> Pixels:
         """Always KeyError: none are kept."""
@@ -63,11 +74,13 @@ def _describe(stored: StoredSlide, about: dict[str, Any], mpp: float | None) -> 
             Level(
                 height_px=array.shape[1],
                 width_px=array.shape[2],
-                downsample_y=float(2**level),
-                downsample_x=float(2**level),
+                downsample_y=downsample_y,
+                downsample_x=downsample_x,
                 tile_px=(array.chunk[1], array.chunk[2]),
             )
-            for level, array in enumerate(stored.levels)
+            for array, (downsample_y, downsample_x) in zip(
+                stored.levels, _downsamples(stored, about), strict=True
+            )
         ),
         mpp=found.mpp,
         mpp_source=found.source,
@@ -78,3 +91,11 @@ def _describe(stored: StoredSlide, about: dict[str, Any], mpp: float | None) -> 
         properties={"microtome.source": str(about["source"])},
         notes=tuple(about["notes"]),
     )
+
+
+def _downsamples(stored: StoredSlide, about: dict[str, Any]) -> list[tuple[float, float]]:
+    """(y, x) level-0 pixels per pixel of each level: those of the file, or powers of two."""
+    if "levels" not in about:
+        return [(float(2**level),) * 2 for level in range(len(stored.levels))]
+    stated = [level["downsample"] for level in about["levels"]]
+    return [(float(y), float(x)) for y, x in stated]

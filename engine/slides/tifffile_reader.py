@@ -19,11 +19,13 @@ from .base import (
     Level,
     Pixels,
     SlideInfo,
+    bad_tile,
     downsample,
+    no_jpeg_tiles,
     not_brightfield,
     require_inside,
 )
-from .jpeg import decode_segment
+from .jpeg import decode_segment, standalone
 from .tiff_check import is_tiff
 from .tiff_layout import PARSE_ERRORS, Layout, Plane, is_native, open_tiff
 
@@ -119,6 +121,23 @@ class TiffSlide(Closing):
             )
         return pixels if pixels.shape[2] == 3 else np.repeat(pixels, 3, axis=2)
 
+    def require_jpeg_tiles(self) -> None:
+        """Raise NoJpegTiles unless every level is made of JPEG tiles of RGB."""
+        if self._info.channels:
+            raise no_jpeg_tiles(self._path, "it has channels, not colours")
+        for number, (plane, *_) in enumerate(self._layout.levels):
+            if why := _obstacle(plane):
+                raise no_jpeg_tiles(self._path, f"level {number} {why}")
+
+    def jpeg_tile(self, level: int, row: int, column: int) -> bytes | None:
+        """A tile as it is; see :class:`~microtome.engine.slides.base.JpegTiled`."""
+        plane = self._layout.levels[level][0]
+        try:
+            raw = self._segment(plane, row * plane.columns + column)
+            return raw and standalone(raw, plane.page.jpegtables, is_rgb=plane.is_rgb_jpeg)
+        except PARSE_ERRORS as error:
+            raise bad_tile(self._path, f"level {level}", row, column, error) from error
+
     def close(self) -> None:
         """Release the file."""
         self._tif.close()
@@ -166,11 +185,7 @@ class TiffSlide(Closing):
             tile = self._decode(plane, row * plane.columns + column)
             _require_size(tile, plane, row, column)
         except PARSE_ERRORS as error:
-            raise UnreadableFile(
-                f"tile ({row}, {column}) of {where} cannot be decoded: {error}",
-                where=self._path,
-                remedy="Copy the file again from its source; if it is no better there, scan anew",
-            ) from error
+            raise bad_tile(self._path, where, row, column, error) from error
         return tile
 
     def _decode(self, plane: Plane, index: int) -> Values:
@@ -181,14 +196,11 @@ class TiffSlide(Closing):
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
 
     def _decode_segment(self, plane: Plane, index: int) -> Values:
-        page, size = plane.page, int(plane.sizes[index])
-        samples = plane.samples // plane.planes
-        if size == 0:
+        page, samples = plane.page, plane.samples // plane.planes
+        raw = self._segment(plane, index)
+        if raw is None:
             blank = _WHITE if plane.samples == 3 else 0
             return np.full((*plane.segment_px, samples), blank, _native(page.dtype))
-        raw = os.pread(self._tif.filehandle.fileno(), size, int(plane.offsets[index]))
-        if len(raw) < size:
-            raise EOFError("the file ends before it")
         if page.compression != _JPEG:
             tile, _, _ = page.decode(raw, index)
             pixels: Values = tile[0]
@@ -196,6 +208,24 @@ class TiffSlide(Closing):
         return decode_segment(
             raw, plane.segment_px, samples=samples, tables=page.jpegtables, is_rgb=plane.is_rgb_jpeg
         )
+
+    def _segment(self, plane: Plane, index: int) -> bytes | None:
+        size = int(plane.sizes[index])
+        if size == 0:
+            return None
+        raw = os.pread(self._tif.filehandle.fileno(), size, int(plane.offsets[index]))
+        if len(raw) < size:
+            raise EOFError("the file ends before it")
+        return raw
+
+
+def _obstacle(plane: Plane) -> str:
+    """Why the tiles of a level cannot be kept, or nothing."""
+    if plane.page.compression != _JPEG:
+        return f"is compressed as {getattr(plane.page.compression, 'name', 'unknown')}, not as JPEG"
+    if not plane.is_tiled:
+        return "is in strips, not in tiles"
+    return "keeps its colours apart" if plane.planes > 1 else ""
 
 
 def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -37,7 +37,7 @@ from microtome.storage.errors import (
     StaleProduct,
     UnwritableOutput,
 )
-from microtome.storage.pyramid import open_stored_slide
+from microtome.storage.stored_slides import open_stored_slide
 
 SVS = "slides/aperio/CMU-1-Small-Region.svs"
 
@@ -87,8 +87,11 @@ def undisturbed(slide: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- slides
 
 
-def test_a_real_slide_keeps_its_pixels_place_and_size(shared_data: Path, tmp_path: Path) -> None:
-    made = done(ingest_slide(shared_data / SVS, tmp_path))
+@pytest.mark.parametrize("profile", ["archive", "compatible"])
+def test_a_real_slide_keeps_its_pixels_place_and_size(
+    shared_data: Path, tmp_path: Path, profile: str
+) -> None:
+    made = done(ingest_slide(shared_data / SVS, tmp_path, profile=profile))
     group = zarr.open_group(made.path, mode="r")
     with openslide.OpenSlide(shared_data / SVS) as original:
         size = original.dimensions
@@ -125,7 +128,7 @@ def test_other_slides_equal_another_reader(shared_data: Path, tmp_path: Path, na
 
 
 def test_an_ingested_slide_is_a_slide_again(shared_data: Path, tmp_path: Path) -> None:
-    made = done(ingest_slide(shared_data / SVS, tmp_path))
+    made = done(ingest_slide(shared_data / SVS, tmp_path, profile="compatible"))
     with open_slide(shared_data / SVS) as before, open_slide(made.path) as after:
         assert isinstance(after, Slide)
         assert (after.info.backend, after.info.vendor) == ("ome-zarr", before.info.vendor)
@@ -207,12 +210,16 @@ def test_the_name_of_a_product() -> None:
 # --- interrupted
 
 
+@pytest.mark.parametrize("compression", ["deflate", "jpeg"])
 @pytest.mark.parametrize("count", [10, pytest.param(100, marks=pytest.mark.slow)])
-def test_killed_at_any_moment_it_ends_the_same(slide: Path, tmp_path: Path, count: int) -> None:
+def test_killed_at_any_moment_it_ends_the_same(
+    slide: Path, tmp_path: Path, count: int, compression: str
+) -> None:
     script = Path(__file__).with_name("kill_trials.py")
     crop = tmp_path / "case.tif"
     pixels = tifffile.imread(slide)[:1500, :1301]
-    tifffile.imwrite(crop, pixels, tile=(256, 256), photometric="rgb", compression="deflate")
+    side = 256 if compression == "deflate" else 64
+    tifffile.imwrite(crop, pixels, tile=(side, side), photometric="rgb", compression=compression)
     run = subprocess.run(
         [sys.executable, str(script), str(crop), str(tmp_path / "out"), str(count), "7"],
         capture_output=True,

@@ -19,16 +19,9 @@ from ome_zarr_models.v05 import Image, ImageLabel
 from microtome.storage import ngff
 from microtome.storage.commit import new_product
 from microtome.storage.errors import BadProduct, MissingFile
-from microtome.storage.pyramid import (
-    KIND,
-    Pyramid,
-    StoredSlide,
-    halve,
-    open_stored_slide,
-    write_cell,
-    write_pyramid_metadata,
-)
+from microtome.storage.pyramid import Pyramid, halve, write_cell, write_pyramid_metadata
 from microtome.storage.shards import ShardedArray, write_metadata, write_shard
+from microtome.storage.stored_slides import KIND, StoredSlide, open_stored_slide
 
 SMALL = {"chunk_px": 16, "shard_px": 32, "block_px": 64}
 

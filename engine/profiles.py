@@ -1,0 +1,196 @@
+"""How a slide is to be kept: the plan for it, and the work on one part of the plan."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from ..storage.archive import Archive, Batch, KeptLevel, write_batch
+from ..storage.codecs import PROFILES
+from ..storage.commit import writable
+from ..storage.errors import DamagedChunk, NoJpegTiles, UnreadableFile
+from ..storage.jpeg import Frame, Jpeg, frame_of
+from ..storage.pyramid import Cell, CellRecord, Pyramid, write_cell
+from .slides import Slide, open_slide
+from .slides.base import JpegTiled, Level, bad_tile, no_jpeg_tiles
+
+Profile = Literal["auto", "archive", "compatible"]
+Plan = Pyramid | Archive
+
+
+def choose_plan(slide: Slide, profile: Profile) -> tuple[Plan, str]:
+    """The plan for a slide, and why it is that one.
+
+    Parameters
+    ----------
+    profile
+        ``archive`` keeps the file's JPEG tiles as they are, ``compatible`` encodes its pixels anew
+        with Zstandard, ``auto`` takes the first where the file has such tiles, else the second.
+
+    Raises
+    ------
+    NoJpegTiles
+        There are none to keep for ``archive``.
+    ValueError
+        There is no such profile.
+    """
+    if profile not in ("auto", "archive", "compatible"):
+        raise ValueError(f"no profile is called {profile!r}")
+    anew = Pyramid(slide.info.height_px, slide.info.width_px)
+    if profile == "compatible":
+        return anew, "asked for"
+    try:
+        plan = archive_plan(slide)
+    except NoJpegTiles as error:
+        if profile == "archive":
+            raise
+        return anew, error.what
+    return plan, "asked for" if profile == "archive" else "the file holds JPEG tiles"
+
+
+def archive_plan(slide: Slide) -> Archive:
+    """The plan that keeps every level of a file.
+
+    Raises
+    ------
+    NoJpegTiles
+        A level is not made of JPEG tiles of RGB.
+    """
+    info = slide.info
+    if not isinstance(slide, JpegTiled):
+        raise no_jpeg_tiles(info.path, f"the reader {info.backend} gives pixels only")
+    slide.require_jpeg_tiles()
+    return Archive(tuple(_kept(slide, number) for number in range(len(info.levels))))
+
+
+def _kept(slide: JpegTiled, number: int) -> KeptLevel:
+    level = slide.info.levels[number]
+    if level.tile_px is None:
+        raise no_jpeg_tiles(slide.info.path, f"level {number} is not tiled")
+    downsample = (level.downsample_y, level.downsample_x)
+    codec = _codec(slide, number, level, level.tile_px)
+    return KeptLevel(level.height_px, level.width_px, level.tile_px, downsample, codec)
+
+
+def _codec(slide: JpegTiled, number: int, level: Level, tile_px: tuple[int, int]) -> Jpeg:
+    """What describes a level's tiles, by the first of them that is there."""
+    for row in range(-(-level.height_px // tile_px[0])):
+        for column in range(-(-level.width_px // tile_px[1])):
+            if (stream := slide.jpeg_tile(number, row, column)) is not None:
+                return Jpeg.like(_frame(slide, number, row, column, stream))
+    return Jpeg()
+
+
+def plan_key(plan: Plan) -> dict[str, Any]:
+    """What a plan adds to a product's key."""
+    if isinstance(plan, Pyramid):
+        return {"plan": asdict(plan), "codec": PROFILES[plan.profile].metadata()}
+    return {"plan": asdict(plan), "layout": [array.metadata() for array in plan.arrays]}
+
+
+def plan_parts(plan: Plan, stage: int, jobs: int) -> list[Cell] | list[Batch]:
+    """The tasks of a stage."""
+    return plan.cells(stage) if isinstance(plan, Pyramid) else plan.batches(stage, jobs)
+
+
+class Lender:
+    """A slide that is opened when it is first wanted, and closed by the outermost ``with``.
+
+    Sent to another process it is a new one, to be opened there.
+    """
+
+    def __init__(self, path: Path, mpp: float | None) -> None:
+        self.path = path
+        self._mpp = mpp
+        self._slide: Slide | None = None
+        self._depth = 0
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Lender, (self.path, self._mpp)
+
+    def __enter__(self) -> Self:
+        self._depth += 1
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._depth -= 1
+        if self._depth == 0 and self._slide is not None:
+            self._slide.close()
+            self._slide = None
+
+    @property
+    def slide(self) -> Slide:
+        """The slide, opened."""
+        if self._slide is None:
+            self._slide = open_slide(self.path, mpp=self._mpp)
+        return self._slide
+
+
+def make_part(
+    part: Cell | Batch, *, plan: Plan, lender: Lender, product: Path, folder: Path
+) -> CellRecord:
+    """Make one task's part of an image.
+
+    Parameters
+    ----------
+    product
+        What the image will be.
+    folder
+        Where it is made.
+
+    Raises
+    ------
+    UnreadableFile
+        A tile cannot be decoded where it has to be, or its headers make no sense.
+    UnwritableOutput
+        The output cannot be written.
+    """
+    # The slide is not opened where all shards are there already.
+    with lender, writable(product):
+        if isinstance(plan, Pyramid):
+            assert isinstance(part, Cell)
+            return write_cell(plan, part, folder, lambda *box: lender.slide.read(0, *box))
+        assert isinstance(part, Batch)
+        try:
+            return write_batch(plan, part, folder, partial(_tile, lender))
+        except DamagedChunk as error:
+            raise UnreadableFile(
+                f"a coarser level cannot be made: {error.what}",
+                where=lender.path,
+                remedy="Copy the file again from its source; if it is no better there, scan anew",
+            ) from error
+
+
+def _tile(lender: Lender, number: int, row: int, column: int) -> bytes | None:
+    """A tile as it is; refused where its headers show that it could not be decoded later."""
+    slide = lender.slide
+    assert isinstance(slide, JpegTiled)
+    stream = slide.jpeg_tile(number, row, column)
+    if stream is None:
+        return None
+    frame = _frame(slide, number, row, column, stream)
+    level = slide.info.levels[number]
+    assert level.tile_px is not None
+    tall, wide = level.tile_px
+    # Some encoders cut tiles at the edge to the image, no more.
+    height = min(tall, level.height_px - row * tall)
+    width = min(wide, level.width_px - column * wide)
+    if not (height <= frame.height_px <= tall and width <= frame.width_px <= wide):
+        why = f"it is {frame.height_px} × {frame.width_px} px, not {tall} × {wide}"
+        raise bad_tile(slide.info.path, f"level {number}", row, column, why)
+    return stream
+
+
+def _frame(slide: JpegTiled, number: int, row: int, column: int, stream: bytes) -> Frame:
+    try:
+        return frame_of(stream)
+    except ValueError as error:
+        raise bad_tile(slide.info.path, f"level {number}", row, column, error) from error
