@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-def open_volume(path: str | Path, *, series: str | None = None) -> Volume:
+def open_volume(path: str | Path, *, series: str | None = None, resample: bool = False) -> Volume:
     """Open a scan.
 
     Parameters
@@ -37,6 +37,10 @@ def open_volume(path: str | Path, *, series: str | None = None) -> Volume:
         a scan that ``microtome ingest`` made (``.ome.zarr``).
     series
         Which series of a DICOM folder: its SeriesInstanceUID, or its number where that is unique.
+    resample
+        Bring DICOM slices that are tilted, uneven or incomplete onto a regular, right-angled grid
+        by linear interpolation; ``notes`` say what was done. The voxels are then true values in
+        float32, NaN where no slice reaches. What is regular is left as it is.
 
     Returns
     -------
@@ -62,7 +66,7 @@ def open_volume(path: str | Path, *, series: str | None = None) -> Volume:
         if (path / RECORD).is_file():
             return read_stored(path)
         if path.is_dir() or is_dicom(path):
-            return read_dicom(path, series)
+            return read_dicom(path, series, resample=resample)
         if is_nifti(path):
             return read_nifti(path)
         if is_itk(path):

@@ -15,6 +15,7 @@ from .base import Box, Modality, Volume, Voxels
 from .dicom_pet import pet_properties
 from .dicom_pictures import Header, check_scan, is_dicom, named_errors, pictures_of, read_header
 from .dicom_pixels import decode_frame, pixel_dtype
+from .resample import regridded
 from .stack import Picture, arrange, frame_times
 
 _MODALITY: Mapping[str, Modality] = {"CT": "CT", "MR": "MR", "PT": "PT"}
@@ -98,7 +99,7 @@ def choose_series(found: Sequence[Series], wanted: str | None, where: Path) -> S
     return chosen[0]
 
 
-def read_dicom(path: Path, series: str | None = None) -> Volume:
+def read_dicom(path: Path, series: str | None = None, *, resample: bool = False) -> Volume:
     """Open a DICOM scan.
 
     Parameters
@@ -107,6 +108,8 @@ def read_dicom(path: Path, series: str | None = None) -> Volume:
         One file (a slice, an enhanced multi-frame, a mosaic) or a folder, searched through.
     series
         Which series of a folder: its UID, or its number.
+    resample
+        Bring slices that are tilted, uneven or incomplete onto a regular grid.
 
     Raises
     ------
@@ -116,17 +119,20 @@ def read_dicom(path: Path, series: str | None = None) -> Volume:
         The pictures are not one regular volume, or there are several series.
     """
     with named_errors(path):
-        return _volume_of(path, choose_series(find_series(path), series, path))
+        return _volume_of(path, choose_series(find_series(path), series, path), resample)
 
 
-def _volume_of(path: Path, chosen: Series) -> Volume:
+def _volume_of(path: Path, chosen: Series, resample: bool) -> Volume:
     pictures: list[Picture] = []
     for file, opened in chosen.files.items():
         check_scan(file, opened)
         pictures += pictures_of(file, opened.data)
     header = chosen.header
     stack = arrange(
-        pictures, where=path, stated_times=int(header.get("NumberOfTemporalPositions") or 0) or None
+        pictures,
+        where=path,
+        stated_times=int(header.get("NumberOfTemporalPositions") or 0) or None,
+        resample=resample,
     )
     kinds = {
         (pixel_dtype(h.data), h.data.file_meta.TransferSyntaxUID) for h in chosen.files.values()
@@ -137,7 +143,7 @@ def _volume_of(path: Path, chosen: Series) -> Volume:
     modality = _MODALITY[str(header.Modality)]
     repetition_ms = header.get("RepetitionTime") if modality == "MR" else None
     frames = _Frames(pictures, stack.order, dtype, syntax)
-    return Volume(
+    volume = Volume(
         path=path,
         backend="dicom",
         stored=Voxels(frames.shape, frames.dtype, frames.read_box),
@@ -154,6 +160,7 @@ def _volume_of(path: Path, chosen: Series) -> Volume:
         properties=_properties(chosen, modality),
         notes=stack.notes,
     )
+    return volume if stack.regrid is None else regridded(volume, stack.regrid)
 
 
 def _properties(chosen: Series, modality: Modality) -> dict[str, str]:

@@ -6,16 +6,14 @@ Pure geometry: no file is read here. DICOM's patient axes are LPS; the affine ma
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import BadGeometry
-
-SAME_PLACE_MM = 0.01
-"""Pictures closer than this along the slice normal lie at one position."""
+from .resample import SAME_PLACE_MM, Regrid, plan_regrid
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -79,14 +77,23 @@ class Stack:
         float64 [4, 4]: voxel (column, row, slice) -> RAS millimetres.
     notes
         What is odd, for a human.
+    regrid
+        How the slices come onto the affine's grid, where they do not lie on it.
     """
 
     order: NDArray[np.intp]
     affine: NDArray[np.float64]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    regrid: Regrid | None = None
 
 
-def arrange(pictures: Sequence[Picture], *, where: Path, stated_times: int | None = None) -> Stack:
+def arrange(
+    pictures: Sequence[Picture],
+    *,
+    where: Path,
+    stated_times: int | None = None,
+    resample: bool = False,
+) -> Stack:
     """Put pictures in order and say where the volume lies.
 
     Parameters
@@ -97,6 +104,8 @@ def arrange(pictures: Sequence[Picture], *, where: Path, stated_times: int | Non
         For the error's text.
     stated_times
         Number of temporal positions as the header has it.
+    resample
+        Lay a regular grid over slices that are tilted, uneven or incomplete.
 
     Raises
     ------
@@ -110,13 +119,42 @@ def arrange(pictures: Sequence[Picture], *, where: Path, stated_times: int | Non
     for later in order[1:]:
         if np.abs(positions[later] - positions[order[0]]).max() > SAME_PLACE_MM * 10:
             raise BadGeometry("the slices move between time points", where=where)
-    step, notes = _slice_step(pictures[order[0, 0]], positions[order[0]], normal, where)
+    first = pictures[order[0, 0]]
     lps = np.eye(4)
-    lps[:3, 0] = rows_to[0] * pictures[0].spacing_mm[1]
-    lps[:3, 1] = rows_to[1] * pictures[0].spacing_mm[0]
-    lps[:3, 2] = step
-    lps[:3, 3] = positions[order[0, 0]]
-    return Stack(order, _LPS_TO_RAS @ lps, notes)
+    lps[:3, 0] = rows_to[0] * first.spacing_mm[1]
+    lps[:3, 1] = rows_to[1] * first.spacing_mm[0]
+    lps[:3, 3] = first.position_mm
+    if order.shape[1] == 1:
+        if not first.stated_step_mm or not first.stated_step_mm > 0:
+            raise BadGeometry("a single slice without a stated thickness", where=where)
+        lps[:3, 2] = normal * first.stated_step_mm
+        notes = ("a single slice; its thickness is taken as stated",)
+        return Stack(order, _LPS_TO_RAS @ lps, notes)
+    places = positions[order[0]] - positions[order[0, 0]]
+    uneven, sheared = _uneven(places @ normal), _sheared(places, normal)
+    if not (uneven or sheared):
+        lps[:3, 2] = places[-1] / (len(places) - 1)
+        return Stack(order, _LPS_TO_RAS @ lps)
+    if not resample:
+        raise BadGeometry(
+            uneven or sheared,
+            where=where,
+            remedy=_COPY_AGAIN if "missing" in uneven else _RESAMPLE,
+        )
+    # Without a shear, what sideways is left is rounding.
+    shift_px = places @ rows_to[::-1].T / first.spacing_mm * bool(sheared)
+    regrid = plan_regrid(places @ normal, shift_px, first.size_px, even=not uneven)
+    if regrid is None:
+        raise BadGeometry(f"{uneven}: an even grid would be made up for the most part", where=where)
+    lps[:3, 2] = normal * regrid.step_mm
+    lps[:3, 3] += lps[:3, :2] @ regrid.origin_px[::-1]
+    return Stack(order, _LPS_TO_RAS @ lps, _told(uneven, sheared, regrid), regrid)
+
+
+_RESAMPLE = "Pass --resample to have the scan resampled onto an even, right-angled grid"
+_COPY_AGAIN = (
+    "Copy the series again, complete; or pass --resample to have what is missing interpolated"
+)
 
 
 def _axes(picture: Picture) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -204,46 +242,69 @@ def _rankings(
     return found
 
 
-def _slice_step(
-    first: Picture, positions: NDArray[np.float64], normal: NDArray[np.float64], where: Path
-) -> tuple[NDArray[np.float64], tuple[str, ...]]:
-    """Vector in mm from one slice to the next."""
-    if len(positions) == 1:
-        if not first.stated_step_mm or not first.stated_step_mm > 0:
-            raise BadGeometry("a single slice without a stated thickness", where=where)
-        return normal * first.stated_step_mm, ("a single slice; its thickness is taken as stated",)
-    gaps = np.diff(positions @ normal)
+def _uneven(depth: NDArray[np.float64]) -> str:
+    """What is wrong with the distances between slices; empty where they are even."""
+    gaps = np.diff(depth)
     usual = float(np.median(gaps))
     worst = int(np.argmax(np.abs(gaps - usual)))
-    if abs(gaps[worst] - usual) > max(0.02 * usual, 2 * SAME_PLACE_MM):
-        raise _uneven(gaps[worst] / usual, usual, gaps[worst], worst, where)
-    total = positions[-1] - positions[0]
-    sideways = np.linalg.norm(total - (total @ normal) * normal)
-    if sideways > max(0.1, 0.002 * float(np.linalg.norm(total))):
-        angle = np.degrees(np.arctan2(sideways, total @ normal))
-        raise BadGeometry(
-            f"the slices are sheared by {angle:.1f}° (tilted gantry)",
-            where=where,
-            remedy="Resample the scan onto a right-angled grid first (dcm2niix does)",
-        )
-    return total / (len(positions) - 1), ()
-
-
-def _uneven(ratio: float, usual: float, gap: float, index: int, where: Path) -> BadGeometry:
+    gap, ratio = gaps[worst], gaps[worst] / usual
+    if abs(gap - usual) <= max(0.02 * usual, 2 * SAME_PLACE_MM):
+        return ""
     if ratio > 1.5 and abs(ratio - round(ratio)) < 0.05:
         lost = round(ratio) - 1
-        return BadGeometry(
-            f"{lost} slice{'s are' if lost > 1 else ' is'} missing after slice {index + 1}: "
-            f"a gap of {gap:.3f} mm where others have {usual:.3f}",
-            where=where,
-            remedy="Copy the series again, complete",
+        return (
+            f"{lost} slice{'s are' if lost > 1 else ' is'} missing after slice {worst + 1}: "
+            f"a gap of {gap:.3f} mm where others have {usual:.3f}"
         )
-    return BadGeometry(
-        f"the slices are unevenly spaced: {gap:.3f} mm after slice {index + 1}, "
-        f"{usual:.3f} mm elsewhere",
-        where=where,
-        remedy="Resample the scan onto an even grid first",
+    return (
+        f"the slices are unevenly spaced: {gap:.3f} mm after slice {worst + 1}, "
+        f"{usual:.3f} mm elsewhere"
     )
+
+
+def _sheared(places: NDArray[np.float64], normal: NDArray[np.float64]) -> str:
+    """How the slices are shifted against each other; empty where they are not."""
+    sideways = places - np.outer(places @ normal, normal)
+    length = float(np.linalg.norm(places[-1]))
+    apart = float(np.linalg.norm(sideways, axis=1).max())
+    if apart <= max(0.1, 0.002 * length):
+        return ""
+    line = np.outer(places @ normal, sideways[-1]) / (places[-1] @ normal)
+    if np.linalg.norm(sideways - line, axis=1).max() > 0.1:
+        return f"the slices are displaced sideways by up to {apart:.2f} mm"
+    angle = np.degrees(np.arctan2(np.linalg.norm(sideways[-1]), places[-1] @ normal))
+    return f"the slices are sheared by {angle:.1f}° (tilted gantry)"
+
+
+def _told(uneven: str, sheared: str, regrid: Regrid) -> tuple[str, ...]:
+    """What the resampling did, in sentences."""
+    told = []
+    if sheared:
+        most = np.abs(regrid.shift_px + regrid.origin_px).max(axis=0)
+        told.append(
+            f"resampled on request: {sheared}; each was shifted within its plane, by up to "
+            f"{most[0]:.2f} rows and {most[1]:.2f} columns, by linear interpolation onto "
+            f"{regrid.size_px[0]} x {regrid.size_px[1]} pixels; NaN where no slice reaches"
+        )
+    if uneven:
+        gaps = np.diff(regrid.depth_mm)
+        told.append(
+            f"resampled on request: {uneven}; {len(regrid.depth_mm)} slices {gaps.min():.3f} to "
+            f"{gaps.max():.3f} mm apart gave {len(regrid.grid_depth_mm)} that are "
+            f"{regrid.step_mm:.3f} mm apart; linearly interpolated: slices {_ranges(regrid.made)}"
+        )
+    return tuple(told)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers, such as ``3, 5-8``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{r[0]}-{r[-1]}" if len(r) > 1 else f"{r[0]}" for r in runs)
 
 
 def frame_times(
