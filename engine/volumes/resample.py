@@ -1,8 +1,8 @@
 """Slices at uneven depths, or shifted against each other, onto a regular right-angled grid.
 
 Linear interpolation: within a slice where it is shifted by part of a pixel, and where the grid
-falls between two slices, from pixel to pixel of these, along the shear. What no slice reaches is NaN. An affine function of the
-coordinates comes out as it is.
+falls between two slices, from pixel to pixel of these, along the shear. What no slice reaches is
+NaN. An affine function of the coordinates comes out as it is.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ Array = NDArray[np.float64]
 
 SAME_PLACE_MM = 0.01
 """Slices closer than this along their normal lie at one position."""
+
+_COINCIDE_MM = 0.001
+"""A plane of the grid that is no farther from a slice has its values as they are."""
 
 _MOST_MADE = 8
 """No more slices are made of one."""
@@ -57,7 +60,7 @@ class Regrid:
         """Slices below and above a plane of the grid, and the weight of the one above."""
         depth = self.grid_depth_mm[plane]
         nearest = int(np.argmin(np.abs(self.depth_mm - depth)))
-        if abs(self.depth_mm[nearest] - depth) <= SAME_PLACE_MM:
+        if abs(self.depth_mm[nearest] - depth) <= _COINCIDE_MM:
             return nearest, nearest, 0.0
         above = int(np.searchsorted(self.depth_mm, depth))
         below = above - 1
