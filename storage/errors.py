@@ -120,6 +120,12 @@ class NoTissue(InputError):
     reason = "no_tissue"
 
 
+class NoStains(InputError):
+    """Haematoxylin and eosin cannot be told apart: too little stain, one alone, or others."""
+
+    reason = "no_stains"
+
+
 class BadGeometry(InputError):
     """A scan whose slices do not form one regular volume, or a grid that does not fit."""
 

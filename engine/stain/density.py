@@ -10,9 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Source = Literal["estimated", "reference", "published"]
 
 RUIFROK_HED: Floats = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 """Optical density in (R, G, B) of haematoxylin, eosin and DAB (Ruifrok & Johnston 2001)."""
+
+MIN_DENSITY = 0.15
+"""Pixels with less optical density (length of the RGB vector) are background."""
+_GLASS, _TISSUE = 0.1, 0.2
 
 _OD: NDArray[np.float32] = -np.log10(np.maximum(np.arange(256), 1) / 255.0).astype(np.float32)
 
@@ -34,6 +39,26 @@ def optical_density(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
 
     density: Any = cv2.LUT(_as_image(rgb), _OD)
     return np.asarray(density).reshape(rgb.shape)
+
+
+def stained(
+    density: NDArray[np.floating[Any]], min_density: float = MIN_DENSITY
+) -> NDArray[np.bool_]:
+    """Which pixels of an optical density [..., 3] are no background: bool [...]."""
+    kept: NDArray[np.bool_] = np.linalg.norm(density, axis=-1) >= min_density
+    return kept
+
+
+def tissue_weight(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """How far a pixel is tissue: 0 up to an optical density of 0.1 (glass), 1 from 0.2.
+
+    Float32 [...] for uint8 [..., 3]. What would tint glass is held back by it without an edge.
+    """
+    import cv2
+
+    squared: Any = cv2.transform(cv2.LUT(_as_image(rgb), _OD**2), np.ones((1, 3), np.float32))
+    weight: NDArray[np.float32] = (np.sqrt(squared) - _GLASS) / (_TISSUE - _GLASS)
+    return np.clip(weight, 0, 1, out=weight).reshape(rgb.shape[:-1])
 
 
 def separate(rgb: NDArray[np.uint8], stains: Floats) -> NDArray[np.float32]:
@@ -87,13 +112,18 @@ class Stains:
         (haematoxylin, eosin) amount that counts as 1: the slide's 99th percentile.
     source
         ``estimated`` from the slide, or ``reference`` (Ruifrok & Johnston) where the slide holds
-        too little stain, or only one, to tell the two apart.
+        too little stain, or only one, to tell the two apart; ``published`` for a fixed target.
     """
 
     haematoxylin: tuple[float, float, float]
     eosin: tuple[float, float, float]
     scale: tuple[float, float] = (1.0, 1.0)
-    source: Literal["estimated", "reference"] = "estimated"
+    source: Source = "estimated"
+
+    @property
+    def vectors(self) -> Floats:
+        """[2, 3]: haematoxylin and eosin."""
+        return np.array([self.haematoxylin, self.eosin])
 
     @property
     def matrix(self) -> Floats:

@@ -124,16 +124,3 @@ def test_reference_stains_where_the_slide_cannot_tell(rgb):
     assert found.source == "reference"
     assert angle_degrees(found.haematoxylin, RUIFROK_HED[0]) < 0.1
     assert angle_degrees(found.eosin, RUIFROK_HED[1]) < 0.1
-
-
-@pytest.mark.slow
-def test_stains_of_a_real_slide_agree_with_tiatoolbox(shared_data):
-    import openslide
-    from tiatoolbox.tools.stainextract import MacenkoExtractor
-
-    with openslide.OpenSlide(shared_data / "slides/aperio/CMU-1-Small-Region.svs") as slide:
-        rgb = np.asarray(slide.read_region((400, 1200), 0, (1024, 1024)).convert("RGB"))
-    theirs = MacenkoExtractor().get_stain_matrix(rgb.copy())
-    ours = estimate_stains(rgb)
-    assert angle_degrees(ours.haematoxylin, theirs[0]) < 5
-    assert angle_degrees(ours.eosin, theirs[1]) < 5
