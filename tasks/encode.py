@@ -19,8 +19,10 @@ from ..engine.schedule import Outcome, Skipped, run_items
 from ..engine.slides import Bounds, Slide, open_slide
 from ..engine.slides.salvage import Salvaged
 from ..engine.tiles import read_tile
+from ..engine.tissue import KIND as TISSUE_KIND
+from ..engine.tissue import SUFFIX as TISSUE_SUFFIX
 from ..engine.tissue import VERSION as TISSUE_VERSION
-from ..engine.tissue import find_tissue
+from ..engine.tissue import TissueMask, find_tissue, read_tissue, require_fit
 from ..storage.bags import KIND, SUFFIX, Bag, write_bag
 from ..storage.commit import file_identity, is_done, product_key, require_commit
 from ..storage.errors import BadGeometry, CorruptTiles, NoTissue, UnreadableFile
@@ -54,6 +56,9 @@ class EncodeOptions:
         A slide of whose tiles more than this fraction cannot be decoded is rejected.
     precision, device
         Of deep encoders.
+    masks
+        Folder of ``<id>.tissue.zarr`` to take in place of finding the tissue: masks that were
+        made otherwise, or that a person edited. A slide that has none there is rejected.
     """
 
     encoder: str = DEFAULT
@@ -64,6 +69,7 @@ class EncodeOptions:
     max_corrupt: float = 0.02
     precision: Precision = "fp32"
     device: str = "cpu"
+    masks: Path | None = None
 
     def load(self) -> Encoder:
         """Load the encoder; the same one each time within a process."""
@@ -309,7 +315,7 @@ def encode_slide(
             Encoded(bag_path, about["instances"], about["features"], about["corrupt_tiles"])
         )
     with open_slide(item.path, mpp=item.mpp) as slide:
-        grid, tissue = _tissue_tiles(slide, encoder, options)
+        grid, tissue = _tissue_tiles(slide, item.id, encoder, options)
         bag = encode(
             slide,
             grid,
@@ -324,39 +330,44 @@ def encode_slide(
 
 def _key(item: SlideItem, options: EncodeOptions, encoder: Encoder) -> str:
     parameters = asdict(options)
-    del parameters["device"]
+    del parameters["device"], parameters["masks"]
+    mask = _mask_path(item.id, options)
     parameters |= {"encoder": f"{encoder.name}@{encoder.version}"}
     parameters |= {"tile_px": encoder.tile_px, "mpp": encoder.mpp}
     return product_key(
         kind=KIND,
         pipeline=PIPELINE_VERSION,
-        tissue=TISSUE_VERSION,
+        tissue=TISSUE_VERSION if mask is None else require_commit(mask, TISSUE_KIND).key,
         slide=file_identity(item.path),
         slide_mpp=item.mpp,
         **parameters,
     )
 
 
+def _mask_path(id_: str, options: EncodeOptions) -> Path | None:
+    """The mask that the user gave for a slide; None where the tissue is to be found."""
+    return None if options.masks is None else options.masks / f"{id_}{TISSUE_SUFFIX}"
+
+
 def _tissue_tiles(
-    slide: Slide, encoder: Encoder, options: EncodeOptions
+    slide: Slide, id_: str, encoder: Encoder, options: EncodeOptions
 ) -> tuple[TileGrid, NDArray[np.float32]]:
     """The tiles that lie on tissue, and how far each does."""
     info = slide.info
+    size_px = (info.height_px, info.width_px)
     grid = TileGrid.over(
         info, tile_px=encoder.tile_px, mpp=encoder.mpp, stride_px=options.stride_px
     )
     _check_fit(slide, grid, encoder)
-    salvaged = Salvaged(slide)
-    try:
-        mask = find_tissue(salvaged)
-    except NoTissue as error:
-        if salvaged.lost_fraction > options.max_corrupt:
-            share = f"{100 * salvaged.lost_fraction:.3g} % of the slide"
-            raise _too_corrupt(slide, share) from error
-        raise
-    fraction = tissue_fraction(grid, mask.tissue, (info.height_px, info.width_px))
+    given = _mask_path(id_, options)
+    if given is None:
+        mask, lost = _found_tissue(slide, options)
+    else:
+        mask, lost = read_tissue(given), set()
+        require_fit(mask, size_px, where=given)
+    fraction = tissue_fraction(grid, mask.tissue, size_px)
     # Whether there was tissue where the overview is lost, nobody knows: those tiles are tried.
-    keep = (fraction >= options.min_tissue) | overlaps(grid, salvaged.lost)
+    keep = (fraction >= options.min_tissue) | overlaps(grid, lost)
     if not keep.any():
         raise NoTissue(
             f"no tile of {grid.tile_px} px has {options.min_tissue:.0%} tissue",
@@ -364,6 +375,18 @@ def _tissue_tiles(
             remedy="Ask for less with --min-tissue, or for smaller tiles with --tile-px",
         )
     return grid.select(keep), fraction[keep]
+
+
+def _found_tissue(slide: Slide, options: EncodeOptions) -> tuple[TissueMask, set[Bounds]]:
+    """The tissue that is found, and the parts of the slide that could not be looked at."""
+    salvaged = Salvaged(slide)
+    try:
+        return find_tissue(salvaged), salvaged.lost
+    except NoTissue as error:
+        if salvaged.lost_fraction > options.max_corrupt:
+            share = f"{100 * salvaged.lost_fraction:.3g} % of the slide"
+            raise _too_corrupt(slide, share) from error
+        raise
 
 
 def encode_cohort(

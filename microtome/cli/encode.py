@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -53,6 +54,10 @@ def encode(
     max_corrupt: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Reject slides with more undecodable tiles.")
     ] = 0.02,
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Folder of <id>.tissue.zarr to use, in place of finding the tissue."),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto; for deep encoders.")] = "cpu",
     precision: Annotated[Precision, typer.Option(help="For deep encoders.")] = Precision.FP32,
     jobs: Jobs = 1,
@@ -80,6 +85,7 @@ def encode(
         max_corrupt=max_corrupt,
         precision=precision.value,
         device=device,
+        masks=masks,
     )
     options.load()
 
