@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from scipy import sparse
 
 from ..storage.errors import BadResolution
 from .grid import TOLERANCE, Edge, TileGrid, without_mpp
-from .slides.base import Level, Pixels, Slide, SlideInfo
+from .slides.base import ChannelSlide, Level, Pixels, Slide, SlideInfo
 
 _WHITE = 255
 _BLOCK_PX = 1024
@@ -132,19 +133,54 @@ def read_overview(
     NoResolution, BadResolution
         ``mpp`` is asked for, and the slide has none or is coarser.
     """
-    info = slide.info
+    total, downsample = _averaged(slide.info, 3, slide.read, max_px, mpp)
+    return np.rint(total).astype(np.uint8), downsample
+
+
+def read_channel_overview(
+    slide: ChannelSlide, *, max_px: int | None = None, mpp: float | None = None
+) -> tuple[NDArray[np.float32], tuple[float, float]]:
+    """Read all channels of the whole slide at low resolution, as :func:`read_overview` does.
+
+    Returns
+    -------
+    values : float32 [c, h, w]
+        Means of the file's own values, in the order of ``info.channels``.
+    downsample : (float, float)
+        (y, x) level-0 pixels per pixel of the result, as they came out.
+
+    Raises
+    ------
+    NoResolution, BadResolution
+        ``mpp`` is asked for, and the slide has none or is coarser.
+    """
+
+    def read(*box: int) -> NDArray[Any]:
+        return slide.read_channels(*box).transpose(1, 2, 0)
+
+    total, downsample = _averaged(slide.info, len(slide.info.channels) or 3, read, max_px, mpp)
+    return np.ascontiguousarray(total.transpose(2, 0, 1)), downsample
+
+
+def _averaged(
+    info: SlideInfo,
+    n_channels: int,
+    read: Callable[[int, int, int, int, int], NDArray[Any]],
+    max_px: int | None,
+    mpp: float | None,
+) -> tuple[NDArray[np.float32], tuple[float, float]]:
     (height, width), at, downsample = overview_layout(info, max_px=max_px, mpp=mpp)
     level = info.levels[at]
-    total = np.zeros((height, width, 3), np.float32)
+    total = np.zeros((height, width, n_channels), np.float32)
     tall, wide = _block_px(level)
     for y in range(0, level.height_px, tall):
         rows = _area_weights(y, min(y + tall, level.height_px), level.height_px, height)
         for x in range(0, level.width_px, wide):
             columns = _area_weights(x, min(x + wide, level.width_px), level.width_px, width)
-            block = slide.read(at, y, x, rows.weights.shape[1], columns.weights.shape[1])
+            block = read(at, y, x, rows.weights.shape[1], columns.weights.shape[1])
             target = total[rows.first : rows.last, columns.first : columns.last]
             target += _reduce(block, rows.weights, columns.weights)
-    return np.rint(total).astype(np.uint8), downsample
+    return total, downsample
 
 
 def overview_layout(
@@ -229,11 +265,11 @@ def _area_weights(low: int, high: int, n_in: int, n_out: int) -> _Weights:
 
 
 def _reduce(
-    block: Pixels, rows: sparse.csr_array, columns: sparse.csr_array
+    block: NDArray[Any], rows: sparse.csr_array, columns: sparse.csr_array
 ) -> NDArray[np.float32]:
-    height, width = block.shape[:2]
-    tall = rows @ block.reshape(height, width * 3).astype(np.float32)
-    across = tall.reshape(-1, width, 3).transpose(1, 0, 2).reshape(width, -1)
-    reduced = (columns @ across).reshape(columns.shape[0], rows.shape[0], 3)
+    height, width, n_channels = block.shape
+    tall = rows @ block.reshape(height, width * n_channels).astype(np.float32)
+    across = tall.reshape(-1, width, n_channels).transpose(1, 0, 2).reshape(width, -1)
+    reduced = (columns @ across).reshape(columns.shape[0], rows.shape[0], n_channels)
     averaged: NDArray[np.float32] = reduced.transpose(1, 0, 2)
     return averaged

@@ -1,4 +1,4 @@
-"""Where the tissue is: Otsu's threshold on saturation, with guards against glass and ink."""
+"""Where the tissue of a slide is, and what lies on it that is none."""
 
 from __future__ import annotations
 
@@ -7,31 +7,27 @@ from numpy.typing import NDArray
 
 from ...storage.errors import NoTissue
 from ..grid import without_mpp
-from ..quality import ink_pixels
-from ..slides.base import Pixels, Slide
-from ..tiles import read_overview
-from .mask import BACKGROUND, PEN, TISSUE, TissueMask
-from .methods import require_method
+from ..slides.base import ChannelSlide, Pixels, Slide, not_brightfield
+from ..tiles import read_channel_overview, read_overview
+from .blur import blurred
+from .brightfield import stained
+from .fluorescence import glowing
+from .fold import folds
+from .mask import BACKGROUND, BLUR, BUBBLE, EDGE, FOLD, LABELS, PEN, TISSUE, TissueMask
+from .methods import AUTO, FLUORESCENCE, model_path, require_method
+from .pen import pen_strokes
+from .rims import bubbles_and_edges
+from .segmenter import load_segmenter
+from .shapes import Mask
 
-VERSION = 1
+VERSION = 2
 """Goes up with every change that alters a mask."""
 
 DEFAULT_MPP = 8.0
-_SMALLEST_UM2 = 20_000.0
-"""Smaller pieces of tissue are dropped, smaller holes filled: a square of 140 µm."""
-_SMALLEST_INK_UM2 = 40_000.0
-_INK_MARGIN_UM = 40.0
-_GAP_UM = 20.0
-_SMOOTH_UM = 10.0
-
-_SATURATION = (12, 28)
-"""Otsu's threshold is kept in here (of 255): glass is paler, stained tissue is not."""
-_LEAST_CONTRAST = 14.0
-"""Mean saturation of tissue above that of glass; less is one cloud, cut in two by Otsu."""
 
 
 def find_tissue(
-    slide: Slide, *, mpp: float = DEFAULT_MPP, method: str = "auto", artefacts: bool = True
+    slide: Slide, *, mpp: float = DEFAULT_MPP, method: str = AUTO, artefacts: bool = True
 ) -> TissueMask:
     """Find the tissue of a slide.
 
@@ -40,44 +36,60 @@ def find_tissue(
     mpp
         Micrometres per pixel of the mask. A slide that is coarser is taken as it is.
     method
-        One of :data:`~microtome.engine.tissue.methods.METHODS`.
+        ``saturation``, ``density``, ``entropy`` (:func:`~.brightfield.stained`),
+        ``fluorescence`` (:func:`~.fluorescence.glowing`), or ``model:PATH``, a segmenter that
+        :func:`~.segmenter.train_segmenter` made. ``auto`` is fluorescence for a slide of
+        channels, else one of the first three, by the rule that is told there.
     artefacts
-        Look for what lies on tissue and is none, and label it.
+        Look for pen, folds, blur, bubbles and coverslip edges, and label them. They are made
+        for H&E and immunohistochemistry: other stains may have the colours of ink. None are
+        looked for in fluorescence.
 
     Raises
     ------
     BadModel
-        There is no such method.
+        There is no such method, or the model cannot be used.
     NoResolution
         The slide has no mpp. What is dust and what is a biopsy is a matter of micrometres, so no
         resolution is made up; ``open_slide(path, mpp=...)`` takes the scanner's value.
+    NotBrightfield
+        The slide has channels, and the method needs colours.
     NoTissue
-        Not one piece of tissue of 0.02 mm².
+        Not one piece of tissue of 0.02 mm², or all of it is an artefact.
     """
     require_method(method)
     info = slide.info
     if info.mpp is None:
         raise without_mpp(info)
-    image, downsample = read_overview(slide, mpp=max(mpp, *info.mpp))
+    at = max(mpp, *info.mpp)
+    if method == FLUORESCENCE or (method == AUTO and info.channels):
+        labels, downsample = _label_channels(slide, at)
+    else:
+        image, downsample = read_overview(slide, mpp=at)
+        labels = label_tissue(image, mpp=at, method=method, artefacts=artefacts)
+        if artefacts:
+            labels[blurred(slide, labels == TISSUE)] = BLUR
     mpp_mask = (info.mpp[0] * downsample[0], info.mpp[1] * downsample[1])
-    labels = label_tissue(image, mpp=(mpp_mask[0] * mpp_mask[1]) ** 0.5, artefacts=artefacts)
     mask = TissueMask(labels, downsample, mpp_mask)
     if not mask.tissue.any():
-        raise NoTissue(
-            "no tissue was found",
-            where=info.path,
-            remedy="Look at the slide; is it empty, unstained or out of focus?",
-        )
+        raise _no_tissue(mask, slide)
     return mask
 
 
-def label_tissue(image: Pixels, *, mpp: float, artefacts: bool = True) -> NDArray[np.uint8]:
-    """Tell tissue, glass and ink apart in an overview of a bright-field slide.
+def _label_channels(slide: Slide, mpp: float) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+    if not isinstance(slide, ChannelSlide):
+        raise not_brightfield(slide.info)
+    values, downsample = read_channel_overview(slide, mpp=mpp)
+    return np.where(glowing(values, mpp=mpp), TISSUE, BACKGROUND).astype(np.uint8), downsample
 
-    Ink is set aside first. Of the rest, tissue is what has a saturation (of HSV) above Otsu's
-    threshold; where the two sides differ by less than ``14 / 255`` there is but one of them, and
-    nothing is tissue. Gaps up to 20 µm are closed, pieces and holes below 0.02 mm² removed.
-    Red ink has the colour of eosin and is not told from it.
+
+def label_tissue(
+    image: Pixels, *, mpp: float, method: str = AUTO, artefacts: bool = True
+) -> NDArray[np.uint8]:
+    """Tell tissue, glass and artefacts apart in an overview of a bright-field slide.
+
+    Pen, bubbles and edges are set aside first; tissue is found in the rest; folds are found in
+    the tissue. A model labels the kinds that it was taught; the others are found as always.
 
     Parameters
     ----------
@@ -85,91 +97,38 @@ def label_tissue(image: Pixels, *, mpp: float, artefacts: bool = True) -> NDArra
         uint8 [h, w, 3] RGB.
     mpp
         Micrometres per pixel of ``image``.
+    method, artefacts
+        See :func:`find_tissue`. Blur is not seen at this resolution.
 
     Returns
     -------
     uint8 [h, w]
-        0 background, 1 tissue, 2 pen.
-
-    References
-    ----------
-    Otsu (1979), A threshold selection method from gray-level histograms, IEEE Trans SMC 9:62-66.
+        0 background, or a key of :data:`~.mask.LABELS`.
     """
-    import cv2
-
-    hsv = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), np.uint8)
-    ink = _find_ink(image, mpp) if artefacts else np.zeros(image.shape[:2], bool)
-    smooth = np.asarray(cv2.GaussianBlur(hsv[..., 1], (0, 0), _SMOOTH_UM / mpp), np.uint8)
-    stained = _above_otsu(smooth, ~ink)
-    stained = _closed(stained, _GAP_UM / mpp)
-    stained = _without_specks(stained, _SMALLEST_UM2 / mpp**2)
-    stained = _without_holes(stained, _SMALLEST_UM2 / mpp**2)
-    labels = np.where(stained, TISSUE, BACKGROUND).astype(np.uint8)
-    labels[ink] = PEN
+    found: dict[int, Mask] = {}
+    if artefacts:
+        bubble, edge = bubbles_and_edges(image, mpp=mpp)
+        found = {EDGE: edge, BUBBLE: bubble, PEN: pen_strokes(image, mpp=mpp)}
+    path = model_path(method)
+    if path is None:
+        usable = ~np.logical_or.reduce([np.zeros(image.shape[:2], bool), *found.values()])
+        tissue = stained(image, usable, mpp=mpp, method=method)
+        labels = np.where(tissue, TISSUE, BACKGROUND).astype(np.uint8)
+    else:
+        segmenter = load_segmenter(path)
+        labels = segmenter.label(image, mpp=mpp)
+        found = {kind: where for kind, where in found.items() if kind not in segmenter.labels}
+    for kind, where in found.items():
+        labels[where] = kind
+    if artefacts:
+        labels[folds(image, labels == TISSUE, mpp=mpp)] = FOLD
     return labels
 
 
-def _find_ink(image: Pixels, mpp: float) -> NDArray[np.bool_]:
-    """Pen strokes with a margin; flecks of their colour are no strokes."""
-    ink = _without_specks(ink_pixels(image), _SMALLEST_INK_UM2 / mpp**2)
-    return _dilated(ink, _INK_MARGIN_UM / mpp) if ink.any() else ink
-
-
-def _above_otsu(saturation: Pixels, usable: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    import cv2
-
-    sample = saturation[usable]
-    if sample.size == 0:
-        return np.zeros(saturation.shape, bool)
-    otsu, _ = cv2.threshold(sample, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    above = sample > otsu
-    if above.all() or not above.any():
-        return np.zeros(saturation.shape, bool)
-    if sample[above].mean() - sample[~above].mean() < _LEAST_CONTRAST:
-        return np.zeros(saturation.shape, bool)
-    stained: NDArray[np.bool_] = (saturation > np.clip(otsu, *_SATURATION)) & usable
-    return stained
-
-
-def _closed(mask: NDArray[np.bool_], radius_px: float) -> NDArray[np.bool_]:
-    import cv2
-
-    closed = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_CLOSE, _disk(radius_px))
-    return np.asarray(closed, bool)
-
-
-def _dilated(mask: NDArray[np.bool_], radius_px: float) -> NDArray[np.bool_]:
-    import cv2
-
-    return np.asarray(cv2.dilate(mask.astype(np.uint8), _disk(radius_px)), bool)
-
-
-def _disk(radius_px: float) -> Pixels:
-    import cv2
-
-    side = 2 * round(radius_px) + 1
-    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)), np.uint8)
-
-
-def _without_specks(mask: NDArray[np.bool_], least_px: float) -> NDArray[np.bool_]:
-    """Drop connected pieces that are smaller than ``least_px`` pixels."""
-    pieces, areas = _pieces(mask)
-    return (mask & (areas >= least_px)[pieces]).astype(np.bool_)
-
-
-def _without_holes(mask: NDArray[np.bool_], least_px: float) -> NDArray[np.bool_]:
-    """Fill enclosed holes that are smaller than ``least_px`` pixels."""
-    pieces, areas = _pieces(~mask)
-    enclosed = areas < least_px
-    for edge in (pieces[0], pieces[-1], pieces[:, 0], pieces[:, -1]):
-        enclosed[edge] = False
-    return (mask | enclosed[pieces]).astype(np.bool_)
-
-
-def _pieces(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Connected pieces (8 neighbours), 0 where the mask is false, and their areas in pixels."""
-    import cv2
-
-    found = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    areas = np.asarray(found[2], np.int64)[:, cv2.CC_STAT_AREA]
-    return np.asarray(found[1], np.int32), areas
+def _no_tissue(mask: TissueMask, slide: Slide) -> NoTissue:
+    there = [style.name for label, style in LABELS.items() if (mask.labels == label).any()]
+    return NoTissue(
+        f"no tissue was found, only {', '.join(there)}" if there else "no tissue was found",
+        where=slide.info.path,
+        remedy="Look at the slide; is it empty, unstained or out of focus?",
+    )

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..slides.base import Slide
-from ..tiles import read_overview
+from ..slides.base import ChannelSlide, Pixels, Slide
+from ..tiles import read_channel_overview, read_overview
+from .fluorescence import channel_picture
 
 BACKGROUND, TISSUE, PEN, FOLD, BLUR, BUBBLE, EDGE = range(7)
 
@@ -71,7 +72,7 @@ def tissue_picture(slide: Slide, mask: TissueMask, *, max_px: int = 1024) -> byt
     """PNG of the slide with the outline of every label in its colour."""
     import cv2
 
-    image, _ = read_overview(slide, max_px=max_px)
+    image = _overview(slide, max_px)
     size = (image.shape[1], image.shape[0])
     labels = cv2.resize(mask.labels, size, interpolation=cv2.INTER_NEAREST)
     for label, style in LABELS.items():
@@ -79,3 +80,9 @@ def tissue_picture(slide: Slide, mask: TissueMask, *, max_px: int = 1024) -> byt
         outlines, _ = cv2.findContours(found, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(image, outlines, -1, style.colour, 2)
     return bytes(cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1])
+
+
+def _overview(slide: Slide, max_px: int) -> Pixels:
+    if slide.info.channels and isinstance(slide, ChannelSlide):
+        return channel_picture(read_channel_overview(slide, max_px=max_px)[0])
+    return read_overview(slide, max_px=max_px)[0]

@@ -8,9 +8,10 @@ from ...storage.commit import require_commit
 from ...storage.errors import BadModel
 
 AUTO = "auto"
+FLUORESCENCE = "fluorescence"
 MODEL_KIND = "tissue model"
 _MODEL = "model:"
-METHODS = (AUTO, "saturation", "density", "entropy", "fluorescence")
+METHODS = (AUTO, "saturation", "density", "entropy", FLUORESCENCE)
 """Beside these there is ``model:PATH``, a segmenter that was trained."""
 
 
