@@ -6,7 +6,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 from ..storage.archive import Archive, Batch, KeptLevel, write_batch
 from ..storage.codecs import PROFILES
@@ -171,8 +171,8 @@ def make_part(
 
 def _tile(lender: Lender, number: int, row: int, column: int) -> bytes | None:
     """A tile as it is; refused where its headers show that it could not be decoded later."""
-    slide = lender.slide
-    assert isinstance(slide, JpegTiled)
+    # By the plan it is: asking each time would cost more than the tile.
+    slide = cast(JpegTiled, lender.slide)
     stream = slide.jpeg_tile(number, row, column)
     if stream is None:
         return None

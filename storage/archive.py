@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +34,7 @@ Tile = Callable[[int, int, int], bytes | None]
 FOLD = 4
 _CHUNK_PX = 256
 _FOLDED_SHARD_PX = 1024
-_LEAST_BATCH_PX, _MOST_BATCH_PX = 2**26, 2**30
+_LEAST_BATCH_PX, _MOST_BATCH_PX = 2**28, 2**30
 
 
 @dataclass(frozen=True)
@@ -194,20 +195,24 @@ def write_batch(plan: Archive, batch: Batch, folder: Path, tile: Tile) -> CellRe
         for level, index in batch.shards
         if not is_whole(plan.arrays[level], folder / str(level), index)
     ]
-    written = 0
-    for level, index in missing:
-        array = plan.arrays[level]
-        if batch.stage == 0:
-            packed = pack_shard(array, _kept_chunks(array, level, index, tile))
-        else:
-            packed = pack_shard(array, _folded_chunks(plan, level, index, folder))
-        written += write_packed(array, folder / str(level), index, packed)
+    # While one shard is forced to disk the next is made: two are in memory, no more.
+    writing: list[Future[int]] = []
+    with ThreadPoolExecutor(1) as disk:
+        for level, index in missing:
+            array = plan.arrays[level]
+            if batch.stage == 0:
+                packed = pack_shard(array, _kept_chunks(array, level, index, tile))
+            else:
+                packed = pack_shard(array, _folded_chunks(plan, level, index, folder))
+            if writing:
+                writing[-1].result()
+            writing.append(disk.submit(write_packed, array, folder / str(level), index, packed))
     return CellRecord(
         stage=batch.stage,
         pixels=sum(_pixels(plan.arrays[n], index) for n, index in batch.shards if n == 0),
         written=len(missing),
         kept=len(batch.shards) - len(missing),
-        bytes_written=written,
+        bytes_written=sum(done.result() for done in writing),
     )
 
 

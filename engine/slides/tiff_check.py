@@ -51,24 +51,33 @@ def require_whole_tiff(path: Path) -> None:
     file_bytes = path.stat().st_size
     with path.open("rb") as file:
         form = _Form.of(file.read(4))
-        waiting = [form.number(_take(file, path, form.start, form.word))]
+        chains = [form.number(_take(file, path, form.start, form.word))]
         seen: set[int] = set()
-        while waiting:
-            offset = waiting.pop()
-            if offset == 0:
-                continue
-            if offset in seen or len(seen) > _MAX_DIRECTORIES:
-                raise UnreadableFile("its directories run in a circle", where=path, remedy=AGAIN)
-            seen.add(offset)
-            tags, following = _directory(file, path, form, offset)
-            waiting += [following, *_values(file, path, form, tags.get(_SUB_DIRECTORIES)).tolist()]
-            for tag in tags.values():
-                if tag.at + tag.size > file_bytes:
-                    raise _truncated(path, f"the value of its tag {tag.code}")
-            for where, length in _PIXELS:
-                offsets, sizes = (_values(file, path, form, tags.get(c)) for c in (where, length))
-                if len(offsets) == len(sizes) and _end(offsets, sizes) > file_bytes:
-                    raise _truncated(path, "its pixels")
+        while chains:
+            offset, chain = chains.pop(), set[int]()
+            # What is listed as a part of another directory may also follow on its neighbour.
+            while offset and (offset in chain or offset not in seen):
+                if offset in chain or len(seen) > _MAX_DIRECTORIES:
+                    raise UnreadableFile(
+                        "its directories run in a circle", where=path, remedy=AGAIN
+                    )
+                chain.add(offset)
+                seen.add(offset)
+                tags, offset = _directory(file, path, form, offset)
+                chains += _values(file, path, form, tags.get(_SUB_DIRECTORIES)).tolist()
+                _require_inside(file, path, form, tags, file_bytes)
+
+
+def _require_inside(
+    file: BinaryIO, path: Path, form: _Form, tags: dict[int, _Tag], file_bytes: int
+) -> None:
+    for tag in tags.values():
+        if tag.at + tag.size > file_bytes:
+            raise _truncated(path, f"the value of its tag {tag.code}")
+    for where, length in _PIXELS:
+        offsets, sizes = (_values(file, path, form, tags.get(c)) for c in (where, length))
+        if len(offsets) == len(sizes) and _end(offsets, sizes) > file_bytes:
+            raise _truncated(path, "its pixels")
 
 
 def _end(offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> int:
