@@ -247,7 +247,7 @@ def ingest_volume(
     array = scan_array(volume.shape, volume.stored.dtype)
     name = name or product_id(path)
     product = Path(out) / f"{name}{SUFFIX}"
-    identity = product_key(files=sorted(file_identity(file) for file in volume.files))
+    identity = scan_identity(volume)
     key = product_key(kind=SCAN, input=identity, array=array.metadata())
     voxels = math.prod(volume.shape)
     if product_state(product, key) == "done":
@@ -269,6 +269,11 @@ def ingest_volume(
         write_scan_metadata(array, folder, name, _header_of(volume), provenance)
     seconds = time.perf_counter() - start
     return Ingested(product, SCAN, voxels, written, kept, seconds)
+
+
+def scan_identity(volume: Volume) -> str:
+    """Identify a scan by the content of its files."""
+    return product_key(files=sorted(file_identity(file) for file in volume.files))
 
 
 def _header_of(volume: Volume) -> ScanHeader:

@@ -160,7 +160,7 @@ def make_part(
             return write_cell(plan, part, folder, lambda *box: lender.slide.read(0, *box))
         assert isinstance(part, Batch)
         try:
-            return write_batch(plan, part, folder, partial(_tile, lender))
+            return write_batch(plan, part, folder, partial(file_tile, lender))
         except DamagedChunk as error:
             raise UnreadableFile(
                 f"a coarser level cannot be made: {error.what}",
@@ -169,7 +169,7 @@ def make_part(
             ) from error
 
 
-def _tile(lender: Lender, number: int, row: int, column: int) -> bytes | None:
+def file_tile(lender: Lender, number: int, row: int, column: int) -> bytes | None:
     """A tile as it is; refused where its headers show that it could not be decoded later."""
     # By the plan it is: asking each time would cost more than the tile.
     slide = cast(JpegTiled, lender.slide)

@@ -199,13 +199,10 @@ def write_batch(plan: Archive, batch: Batch, folder: Path, tile: Tile) -> CellRe
     writing: list[Future[int]] = []
     with ThreadPoolExecutor(1) as disk:
         for level, index in missing:
-            array = plan.arrays[level]
-            if batch.stage == 0:
-                packed = pack_shard(array, _kept_chunks(array, level, index, tile))
-            else:
-                packed = pack_shard(array, _folded_chunks(plan, level, index, folder))
+            packed = shard_of(plan, level, index, folder, tile)
             if writing:
                 writing[-1].result()
+            array = plan.arrays[level]
             writing.append(disk.submit(write_packed, array, folder / str(level), index, packed))
     return CellRecord(
         stage=batch.stage,
@@ -214,6 +211,22 @@ def write_batch(plan: Archive, batch: Batch, folder: Path, tile: Tile) -> CellRe
         kept=len(batch.shards) - len(missing),
         bytes_written=sum(done.result() for done in writing),
     )
+
+
+def shard_of(plan: Archive, level: int, index: Index, folder: Path, tile: Tile) -> bytes:
+    """What a shard holds, byte for byte: the file's tiles, or the level below, folded.
+
+    Raises
+    ------
+    BadProduct
+        A shard of the level below is missing or damaged.
+    DamagedChunk
+        A tile of it cannot be decoded.
+    """
+    array = plan.arrays[level]
+    if level < len(plan.kept):
+        return pack_shard(array, _kept_chunks(array, level, index, tile))
+    return pack_shard(array, _folded_chunks(plan, level, index, folder))
 
 
 def _places(array: ShardedArray, index: Index) -> Iterator[tuple[int, int]]:

@@ -1,0 +1,271 @@
+"""Whether a stored image is whole, and what its source holds; what is not is made again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ..storage.archive import shard_of
+from ..storage.commit import file_identity
+from ..storage.errors import BadProduct, StaleProduct, UnreadableFile
+from ..storage.pyramid import Pyramid
+from ..storage.scans import StoredScan, open_stored_scan, write_scan_shards
+from ..storage.shards import Index, ShardedArray, read_box, read_metadata
+from ..storage.stored_slides import StoredSlide, open_stored_slide
+from .ingest import scan_identity
+from .profiles import Lender, Plan, choose_plan, file_tile, make_part, plan_parts
+from .schedule import Pool, open_pool, run_items
+from .slides import Slide
+from .volumes import Volume, open_volume
+
+SAMPLES = 64
+_AGAIN = "Run ingest with --verify on the source: it is made again"
+
+Progress = Callable[[int, int], None]
+"""Told of (shards looked at, in all)."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What a look at every shard found.
+
+    Attributes
+    ----------
+    path
+        The ``.ome.zarr``.
+    shards
+        How many it has.
+    compared
+        Pixels or voxels that were compared with the source's.
+    damaged
+        Files that were missing, cut off, undecodable, or held something else than the source.
+    """
+
+    path: Path
+    shards: int
+    compared: int
+    damaged: tuple[Path, ...] = ()
+
+    def require_whole(self) -> None:
+        """Raise BadProduct where something is damaged."""
+        if self.damaged:
+            names = ", ".join(str(path.relative_to(self.path)) for path in self.damaged[:5])
+            more = f" and {len(self.damaged) - 5} more" if len(self.damaged) > 5 else ""
+            raise BadProduct(
+                f"{len(self.damaged)} of {self.shards} shards are damaged: {names}{more}",
+                where=self.path,
+                remedy=_AGAIN,
+            )
+
+
+def verify_slide(
+    product: Path,
+    source: Path,
+    *,
+    mpp: float | None = None,
+    samples: int = SAMPLES,
+    seed: int = 0,
+    on_progress: Progress | None = None,
+) -> Verified:
+    """Look at every shard of a stored slide, and at its pixels beside the source's.
+
+    Where the file's own tiles were kept, every shard is compared with what it should be, byte for
+    byte. Elsewhere every index is checked by its CRC-32C, and every chunk by its own checksum. Then
+    ``samples`` squares of level 0, of a chunk's size, are compared pixel by pixel.
+
+    Parameters
+    ----------
+    product, source
+        The ``.ome.zarr``, and the slide that it was made from.
+    mpp
+        As it was given to ``ingest``.
+    samples, seed
+        How many squares, and which.
+
+    Raises
+    ------
+    StaleProduct
+        The source is not what the image was made from.
+    MissingFile, BadProduct
+        There is no finished image of a slide; single shards are no error but counted.
+    """
+    stored = open_stored_slide(product)
+    _require_same(product, source, file_identity(source))
+    with Lender(source, mpp) as lender:
+        plan, _ = choose_plan(lender.slide, stored.commit.about["profile"])
+        shards = list(_shards(stored.levels))
+        damaged = set()
+        for done, (level, index) in enumerate(shards, 1):
+            if not _is_sound(stored, plan, lender, level, index):
+                damaged.add(_file(stored, level, index))
+            if on_progress is not None:
+                on_progress(done, len(shards))
+        compared = 0
+        for box in _squares(stored.levels[0], samples, seed):
+            compared += box[2] * box[3]
+            if not _agree(stored, lender.slide, box):
+                damaged |= set(_files_of(stored, box))
+    return Verified(product, len(shards), compared, tuple(sorted(damaged)))
+
+
+def repair_slide(
+    found: Verified, source: Path, *, mpp: float | None = None, pool: Pool | None = None
+) -> None:
+    """Make the damaged shards of a slide again; all others stay as they are.
+
+    Raises
+    ------
+    StaleProduct
+        The source is not what the image was made from.
+    UnwritableOutput
+        The output cannot be written.
+    """
+    if not found.damaged:
+        return
+    stored = open_stored_slide(found.path)
+    _require_same(found.path, source, file_identity(source))
+    for path in found.damaged:
+        path.unlink(missing_ok=True)
+    with (
+        Lender(source, mpp) as lender,
+        open_pool(1) if pool is None else nullcontext(pool) as active,
+    ):
+        plan, _ = choose_plan(lender.slide, stored.commit.about["profile"])
+        work = partial(make_part, plan=plan, lender=lender, product=found.path, folder=found.path)
+        for stage in range(plan.stages):
+            run_items(plan_parts(plan, stage, active.jobs), work, pool=active, debug=True)
+
+
+def _shards(arrays: Sequence[ShardedArray]) -> Iterator[tuple[int, Index]]:
+    return ((level, index) for level, array in enumerate(arrays) for index in array.indices())
+
+
+def _file(stored: StoredSlide, level: int, index: Index) -> Path:
+    return stored.levels[level].file(stored.path / str(level), index)
+
+
+def _is_sound(stored: StoredSlide, plan: Plan, lender: Lender, level: int, index: Index) -> bool:
+    if isinstance(plan, Pyramid):
+        return _is_decodable(stored.levels[level], stored.path / str(level), index)
+    path = _file(stored, level, index)
+    try:
+        expected = shard_of(plan, level, index, stored.path, partial(file_tile, lender))
+    except BadProduct:
+        # The level below is damaged: what this one should be is known when that is mended.
+        return False
+    return path.is_file() and path.read_bytes() == expected
+
+
+def _is_decodable(array: ShardedArray, folder: Path, index: Index) -> bool:
+    try:
+        read_box(array, folder, array.box(index))
+    except BadProduct:
+        return False
+    return True
+
+
+Square = tuple[int, int, int, int]
+"""(y, x, height, width) on level 0."""
+
+
+def _squares(array: ShardedArray, samples: int, seed: int) -> Iterator[Square]:
+    """Squares of a chunk's size, anywhere on level 0, so that most touch four chunks."""
+    sizes, sides = array.shape[1:], array.chunk[1:]
+    height, width = (min(size, side) for size, side in zip(sizes, sides, strict=True))
+    rng = np.random.default_rng(seed)
+    for _ in range(samples):
+        y, x = (
+            int(rng.integers(size - side + 1))
+            for size, side in zip(sizes, (height, width), strict=True)
+        )
+        yield y, x, height, width
+
+
+def _agree(stored: StoredSlide, slide: Slide, box: Square) -> bool:
+    """Whether both give the same pixels, or neither any: a tile that is corrupt is kept so."""
+    try:
+        expected = slide.read(0, *box)
+    except UnreadableFile:
+        expected = None
+    try:
+        found = stored.read(0, *box)
+    except BadProduct:
+        found = None
+    if expected is None or found is None:
+        return expected is found
+    return bool(np.array_equal(found, expected))
+
+
+def _files_of(stored: StoredSlide, box: Square) -> Iterator[Path]:
+    """The shards of level 0 that a square touches."""
+    array = stored.levels[0]
+    y, x, height, width = box
+    for index in array.indices():
+        _, rows, columns = array.box(index)
+        apart = rows.start >= y + height or y >= rows.stop
+        if not (apart or columns.start >= x + width or x >= columns.stop):
+            yield _file(stored, 0, index)
+
+
+def _require_same(product: Path, source: Path, identity: str) -> None:
+    made_from = read_metadata(product)["attributes"]["microtome"]["identity"]
+    if made_from != identity:
+        raise StaleProduct(
+            f"{source} is not the file that this was made from, or has changed since",
+            where=product,
+            remedy="Compare with the file that it was made from, or pass --overwrite",
+        )
+
+
+def verify_volume(
+    product: Path, source: Path, *, series: str | None = None, on_progress: Progress | None = None
+) -> Verified:
+    """Compare every voxel of a stored scan with the source's.
+
+    Raises
+    ------
+    StaleProduct
+        The source is not what the image was made from.
+    MissingFile, BadProduct
+        There is no finished image of a scan; single shards are no error but counted.
+    """
+    stored, volume = _both(product, source, series)
+    shards = list(stored.array.indices())
+    damaged = []
+    for done, index in enumerate(shards, 1):
+        if not _holds(stored, volume, index):
+            damaged.append(stored.array.file(product / "0", index))
+        if on_progress is not None:
+            on_progress(done, len(shards))
+    voxels = int(np.prod(stored.array.shape))
+    return Verified(product, len(shards), voxels, tuple(damaged))
+
+
+def repair_volume(found: Verified, source: Path, *, series: str | None = None) -> None:
+    """Make the damaged shards of a scan again; raises as :func:`repair_slide` does."""
+    stored, volume = _both(found.path, source, series)
+    for path in found.damaged:
+        path.unlink(missing_ok=True)
+    write_scan_shards(stored.array, found.path / "0", volume.stored.read_box)
+
+
+def _both(product: Path, source: Path, series: str | None) -> tuple[StoredScan, Volume]:
+    stored, volume = open_stored_scan(product), open_volume(source, series=series)
+    _require_same(product, source, scan_identity(volume))
+    return stored, volume
+
+
+def _holds(stored: StoredScan, volume: Volume, index: Index) -> bool:
+    box = tuple(slice(part.start, part.stop, 1) for part in stored.array.box(index))
+    try:
+        found = stored.read(box)
+    except BadProduct:
+        return False
+    # By their bytes: a NaN is no other NaN's equal.
+    expected = volume.stored.read_box(box).astype(found.dtype, copy=False)
+    return found.tobytes() == expected.tobytes()
