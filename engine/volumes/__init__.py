@@ -7,21 +7,25 @@ from pathlib import Path
 from ...storage.commit import RECORD
 from ...storage.errors import EmptyFile, MicrotomeError, MissingFile, UnreadableFile
 from .base import Modality, Volume, Voxels
-from .dicom import read_dicom
+from .dicom import read_dicom, read_each_series
 from .dicom_pictures import is_dicom
 from .export import export_nifti
 from .itk import is_itk, read_itk
 from .nifti import is_nifti, read_nifti
+from .series import SeriesInfo, list_series
 from .stored import read_stored
 from .suv import to_bqml, to_suv
 
 __all__ = [
     "Modality",
+    "SeriesInfo",
     "Volume",
     "Voxels",
     "export_nifti",
     "is_scan",
+    "list_series",
     "open_volume",
+    "read_each_series",
     "to_bqml",
     "to_suv",
 ]

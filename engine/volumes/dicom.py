@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...storage.errors import BadGeometry, EmptyFile
+from ...storage.errors import BadGeometry, MicrotomeError
 from .base import Box, Modality, Volume, Voxels
 from .dicom_pet import pet_properties
-from .dicom_pictures import Header, check_scan, is_dicom, named_errors, pictures_of, read_header
+from .dicom_pictures import check_scan, named_errors, pictures_of
 from .dicom_pixels import decode_frame, pixel_dtype
 from .resample import regridded
+from .series import Series, SeriesInfo, choose_series, find_series
 from .stack import Picture, arrange, frame_times
 
 _MODALITY: Mapping[str, Modality] = {"CT": "CT", "MR": "MR", "PT": "PT"}
@@ -24,79 +25,6 @@ _DESCRIBED = (
     "RepetitionTime", "EchoTime", "FlipAngle", "MagneticFieldStrength", "KVP", "ConvolutionKernel",
     "Units", "PatientPosition",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Series:
-    """One series of a folder: its files with their headers."""
-
-    uid: str
-    files: Mapping[Path, Header]
-
-    @property
-    def header(self) -> Any:
-        """The first file's data set."""
-        return next(iter(self.files.values())).data
-
-    @property
-    def number(self) -> str:
-        """The series number, as the scanner counts."""
-        return str(self.header.get("SeriesNumber") or "")
-
-    def __str__(self) -> str:
-        words = self.header.get("SeriesDescription") or self.header.get("ProtocolName") or ""
-        modality = self.header.get("Modality", "?")
-        count = len(self.files)
-        files = f"{count} file{'s' if count != 1 else ''}"
-        return f"{self.number or '-'}: {modality} {words}".rstrip() + f", {files}, {self.uid}"
-
-
-def find_series(path: Path) -> list[Series]:
-    """Series of a file or folder that hold pictures, by number.
-
-    Raises
-    ------
-    EmptyFile
-        No DICOM file is there, or none with a picture.
-    UnreadableFile
-        A file has DICOM's magic word and cannot be understood.
-    """
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    groups: dict[str, dict[Path, Header]] = {}
-    for file in files:
-        if is_dicom(file):
-            with named_errors(file):
-                header = read_header(file)
-                if header.has_pictures or path.is_file():
-                    groups.setdefault(header.series, {})[file] = header
-    if not groups:
-        raise EmptyFile("no DICOM pictures are there", where=path)
-    found = [Series(uid, members) for uid, members in groups.items()]
-    return sorted(found, key=lambda s: (not s.number, s.number.zfill(8), s.uid))
-
-
-def choose_series(found: Sequence[Series], wanted: str | None, where: Path) -> Series:
-    """The only series, or the one asked for by UID or number.
-
-    Raises
-    ------
-    BadGeometry
-        Several are there and none was asked for; or not exactly one is what was asked for.
-    """
-    listing = "by its number or its UID" + "".join(f"\n  {series}" for series in found)
-    if wanted is None:
-        if len(found) == 1:
-            return found[0]
-        raise BadGeometry(
-            f"{len(found)} series are there",
-            where=where,
-            remedy=f"Choose one with --series, {listing}",
-        )
-    chosen = [series for series in found if wanted in (series.uid, series.number)]
-    if len(chosen) != 1:
-        which = f"{len(chosen)} series are called {wanted}" if chosen else f"no series {wanted}"
-        raise BadGeometry(which, where=where, remedy=f"Choose one {listing}")
-    return chosen[0]
 
 
 def read_dicom(path: Path, series: str | None = None, *, resample: bool = False) -> Volume:
@@ -120,6 +48,31 @@ def read_dicom(path: Path, series: str | None = None, *, resample: bool = False)
     """
     with named_errors(path):
         return _volume_of(path, choose_series(find_series(path), series, path), resample)
+
+
+def read_each_series(
+    path: Path, *, resample: bool = False
+) -> Iterator[tuple[SeriesInfo, Volume | MicrotomeError]]:
+    """Open every series of a folder, in the order of their numbers.
+
+    Yields
+    ------
+    (SeriesInfo, Volume or MicrotomeError)
+        A series and its reading, or what is wrong with it.
+
+    Raises
+    ------
+    EmptyFile, UnreadableFile
+        No pictures at all; a file that cannot be understood.
+    """
+    for series in find_series(path):
+        found: Volume | MicrotomeError
+        try:
+            with named_errors(path):
+                found = _volume_of(path, series, resample)
+        except MicrotomeError as error:
+            found = error
+        yield series.info, found
 
 
 def _volume_of(path: Path, chosen: Series, resample: bool) -> Volume:
@@ -160,7 +113,21 @@ def _volume_of(path: Path, chosen: Series, resample: bool) -> Volume:
         properties=_properties(chosen, modality),
         notes=stack.notes,
     )
+    if modality == "CT" and not _states_rescale(header):
+        volume = replace(volume, unit="", notes=(*volume.notes, _NO_RESCALE))
     return volume if stack.regrid is None else regridded(volume, stack.regrid)
+
+
+def _states_rescale(header: Any) -> bool:
+    shared = header.get("SharedFunctionalGroupsSequence") or ()
+    frames = header.get("PerFrameFunctionalGroupsSequence") or ()
+    groups = [*shared, *frames[:1]]
+    return "RescaleIntercept" in header or any(
+        "PixelValueTransformationSequence" in group for group in groups
+    )
+
+
+_NO_RESCALE = "CT without RescaleIntercept (0028,1052): the values may not be Hounsfield units"
 
 
 def _properties(chosen: Series, modality: Modality) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,9 +32,8 @@ def named_errors(path: Path) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except (
-        InvalidDicomError, BytesLengthException, AttributeError,
-        EOFError, IndexError, KeyError, NotImplementedError, OSError, OverflowError, TypeError,
-        ValueError, struct.error,
+        InvalidDicomError, BytesLengthException, AttributeError, EOFError, LookupError, OSError,
+        OverflowError, RuntimeError, TypeError, ValueError, struct.error, zlib.error,
     ) as error:  # fmt: skip
         raise UnreadableFile(f"not a sound DICOM file ({error})", where=path) from error
 

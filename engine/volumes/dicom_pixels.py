@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,7 +25,7 @@ _CODECS = {
     "1.2.840.10008.1.2.4.202": "htj2k_decode",
     "1.2.840.10008.1.2.4.203": "htj2k_decode",
 }
-_PIXEL_DATA = b"\xe0\x7f\x10\x00"
+_PIXEL_DATA = (0x7FE0, 0x0010)
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 
@@ -49,13 +50,15 @@ def check_complete(file: BinaryIO, header: Any, path: Path) -> None:
         The file ends earlier.
     """
     syntax = header.file_meta.TransferSyntaxUID
-    if syntax.is_deflated or not syntax.is_little_endian:
-        return
+    if syntax.is_deflated:
+        return  # Read whole with the header, and an error where it is cut off.
+    order = "<" if syntax.is_little_endian else ">"
     start = file.read(4)
-    if start != _PIXEL_DATA:
+    if start != struct.pack(f"{order}HH", *_PIXEL_DATA):
         raise _cut_off(path)
     explicit = not syntax.is_implicit_VR
-    length = struct.unpack("<I", file.read(8 if explicit else 4)[-4:].rjust(4, b"\0"))[0]
+    text = file.read(8 if explicit else 4)[-4:]
+    length = struct.unpack(f"{order}I", text.rjust(4, b"\0"))[0]
     if length == _UNDEFINED:
         if not _fragments_end(file):
             raise _cut_off(path)
@@ -98,6 +101,7 @@ def decode_frame(path: Path, frame: int, syntax: Any) -> NDArray[Any]:
     UnreadableFile
         The pixels are damaged, or nothing here decodes their compression.
     """
+    from pydicom import dcmread
     from pydicom.errors import BytesLengthException
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.pixels.utils import pixel_array
@@ -107,10 +111,11 @@ def decode_frame(path: Path, frame: int, syntax: Any) -> NDArray[Any]:
             return _decode_with_imagecodecs(path, frame, _CODECS[str(syntax)])
         if not get_decoder(syntax).is_available:
             raise UnreadableFile(f"nothing here decodes {syntax.name}", where=path)
-        return np.asarray(pixel_array(path, index=frame, raw=True))
+        source = dcmread(path) if syntax.is_deflated else path
+        return np.asarray(pixel_array(source, index=frame, raw=True))
     except (
-        BytesLengthException, AttributeError, EOFError, IndexError, KeyError, OSError,
-        RuntimeError, TypeError, ValueError, struct.error,
+        BytesLengthException, AttributeError, EOFError, LookupError, OSError, OverflowError,
+        RuntimeError, TypeError, ValueError, struct.error, zlib.error,
     ) as error:  # fmt: skip
         why = " ".join(str(error).split())
         raise UnreadableFile(f"the pixels cannot be decoded ({why})", where=path) from error
