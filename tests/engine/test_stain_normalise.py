@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -342,3 +345,14 @@ def test_other_pixels_and_other_methods_are_refused(skin):
             normaliser.apply(wrong)
     with pytest.raises(ValueError, match="vahadane"):
         make_normaliser("vahadan", statistics)
+
+
+def test_the_scripts_of_the_how_to_run(shared_data, tmp_path):
+    (tmp_path / "case-17.svs").symlink_to(shared_data / SVS)
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "stain.md"
+    scripts = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    script = "\n".join([*scripts, "print(normaliser.method, normalised.shape, varied.shape)"])
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ended.stdout.strip() == "macenko (1, 256, 256, 3) (1, 256, 256, 3)", ended.stderr
