@@ -38,6 +38,7 @@ def claim(path: Path) -> Iterator[None]:
     while (descriptor := _take(lock)) is None:
         _break_if_dead(lock, path)
     try:
+        _remove_strays(lock)
         yield
     finally:
         if _is_same_file(descriptor, lock):
@@ -53,7 +54,8 @@ def _take(lock: Path) -> int | None:
         os.link(ready, lock)
     except OSError as error:
         os.close(descriptor)
-        if isinstance(error, FileExistsError):
+        # Exists: another's claim. Not found: another swept it away, which sees no owner of it.
+        if isinstance(error, FileExistsError | FileNotFoundError):
             return None
         if error.errno not in _NO_HARD_LINKS:
             raise
@@ -62,6 +64,19 @@ def _take(lock: Path) -> int | None:
     finally:
         ready.unlink(missing_ok=True)
     return _take_without_links(lock)
+
+
+def _remove_strays(lock: Path) -> None:
+    """Delete what claimants left that were killed before they had their claim, or knew they had."""
+    for stray in lock.parent.glob(f"{lock.name}.*.tmp"):
+        try:
+            descriptor = os.open(stray, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        host, pid = _owner(descriptor)
+        os.close(descriptor)
+        if host == socket.gethostname() and not psutil.pid_exists(pid):
+            stray.unlink(missing_ok=True)
 
 
 def _take_without_links(lock: Path) -> int | None:

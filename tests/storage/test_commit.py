@@ -487,3 +487,17 @@ def test_named_errors_survive_the_way_between_processes() -> None:
     back = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
     assert isinstance(back, MicrotomeError)
     assert (type(back), str(back), back.state) == (TruncatedFile, str(error), "rejected")
+
+
+def test_what_killed_claimants_left_is_swept_away_and_what_living_ones_made_is_not(tmp_path):
+    dead, living = (tmp_path / f".x.lock.{name * 12}.tmp" for name in "ab")
+    child = os.fork()
+    if child == 0:
+        os.close(claims._locked_file(dead))
+        os._exit(0)
+    os.waitpid(child, 0)
+    mine = claims._locked_file(living)
+    with claims.claim(tmp_path / "x"):
+        assert not dead.exists()
+        assert living.exists()
+    os.close(mine)
