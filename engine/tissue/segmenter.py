@@ -27,7 +27,7 @@ CARD = "card.json"
 _CHANNELS = (16, 32, 64)
 _PART_PX = 512
 _MARGIN_PX = 32
-"""More than the network sees beyond a pixel (22), and a multiple of its coarsest step (4)."""
+"""More than the network sees beyond a pixel (23), and a multiple of its coarsest step (4)."""
 
 
 class SegmenterCard(BaseModel):
@@ -143,7 +143,7 @@ def to_tensor(images: Pixels) -> torch.Tensor:
 
 
 def new_network(n_labels: int) -> torch.nn.Module:
-    """A U-Net of three steps with 117,000 weights, not trained; sides are multiples of 4.
+    """A U-Net of three steps with 119,000 weights, not trained; sides are multiples of 4.
 
     References
     ----------

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...storage.commit import file_identity, is_done, product_key, require_commit
-from ...storage.errors import BadGeometry, LabelError
+from ...storage.commit import file_identity, is_done, product_key
+from ...storage.errors import LabelError
 from ..schedule import Skipped
 from ..slides import open_slide
 from ..slides.base import Pixels
@@ -22,6 +22,7 @@ from ..tiles import read_overview
 from .mask import BACKGROUND, LABELS, TISSUE, TissueMask
 from .methods import MODEL_KIND
 from .segmenter import Segmenter, SegmenterCard, new_network, save_segmenter, to_tensor
+from .store import require_fit
 
 if TYPE_CHECKING:
     import torch
@@ -55,8 +56,8 @@ class SegmenterOptions:
     """
 
     mpp: float = 8.0
-    steps: int = 400
-    batch: int = 8
+    steps: int = 300
+    batch: int = 4
     crop_px: int = 96
     learning_rate: float = 3e-3
     seed: int = 0
@@ -113,7 +114,6 @@ def train_segmenter(
     key = _key(examples, options)
     made = SegmenterTrained(out, len(examples), tuple(_name(label) for label in labels))
     if is_done(out, kind=MODEL_KIND, key=key, overwrite=overwrite):
-        require_commit(out, MODEL_KIND)
         return Skipped(made)
     pictures = [_read(path, mask, options.mpp) for path, mask in examples]
     network, loss = _fit(pictures, labels, options, on_step or (lambda done, total: None))
@@ -175,14 +175,7 @@ def _read(path: Path, mask: TissueMask, mpp: float) -> tuple[Pixels, Labels]:
     # A mask states the resolution of its slide, which the file itself may not.
     own = mask.mpp[0] / mask.downsample[0]
     with open_slide(path, mpp=own) as slide:
-        covered = [n * d for n, d in zip(mask.labels.shape, mask.downsample, strict=True)]
-        apart = np.abs(np.subtract(covered, (slide.info.height_px, slide.info.width_px)))
-        if (apart > np.array(mask.downsample) + 1).any():
-            raise BadGeometry(
-                "the mask is not of this slide: it covers {:.0f} × {:.0f} px".format(*covered),
-                where=path,
-                remedy="Give each slide its own mask",
-            )
+        require_fit(mask, (slide.info.height_px, slide.info.width_px), where=path)
         image, _ = read_overview(slide, mpp=max(mpp, own))
     size = image.shape[1::-1]
     return image, np.asarray(cv2.resize(mask.labels, size, interpolation=cv2.INTER_NEAREST))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .common import Jobs, MakeByDefault, Out, Overwrite, exit_unless_all_done, run_with_progress
+from .tissue_train import train
 
 if TYPE_CHECKING:
     from ..engine.schedule import Skipped
@@ -39,6 +40,7 @@ def register(app: typer.Typer) -> None:
     group.callback()(tissue)
     group.command()(make)
     group.command("import")(import_)
+    group.command()(train)
     app.add_typer(group)
 
 
