@@ -6,18 +6,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..storage.commit import Commit, read_commit
-from ..storage.errors import MissingFile
-from .slides import Slide, SlideInfo, open_slide
+from ..storage.errors import MicrotomeError, MissingFile
+from .slides import SlideInfo, open_slide
 
 if TYPE_CHECKING:
-    from .volumes import Volume
+    from .volumes import SeriesInfo, Volume
+
+_CT_HU = (-1100, 32000)
+"""Less than air, or more than any metal that a scanner's extended scale holds."""
 
 _FLAT_PX = 50_000_000
 """A slide of one level larger than this is slow to look at."""
 
 
-def describe(path: Path, *, mpp: float | None = None) -> dict[str, Any]:
+def describe(
+    path: Path, *, mpp: float | None = None, series: str | None = None, resample: bool = False
+) -> dict[str, Any]:
     """Say what a file is, in values that JSON can hold.
 
     Parameters
@@ -26,6 +33,8 @@ def describe(path: Path, *, mpp: float | None = None) -> dict[str, Any]:
         A slide, a scan (file or DICOM folder), or a product.
     mpp
         Overrides a slide's resolution.
+    series, resample
+        As in :func:`~microtome.engine.volumes.open_volume`.
 
     Returns
     -------
@@ -46,30 +55,64 @@ def describe(path: Path, *, mpp: float | None = None) -> dict[str, Any]:
     from .volumes import is_scan, open_volume
 
     if is_scan(path):
-        return _of_scan(open_volume(path))
+        return _of_scan(open_volume(path, series=series, resample=resample))
     with open_slide(path, mpp=mpp) as slide:
         return _of_slide(slide.info)
 
 
-def write_thumbnail(slide: Slide, path: Path, *, max_px: int = 1024) -> None:
-    """Write the whole slide as a picture whose longer side is at most ``max_px``.
+def describe_each(
+    path: Path, *, mpp: float | None = None, series: str | None = None, resample: bool = False
+) -> list[dict[str, Any]]:
+    """As :func:`describe`, with an entry for each series of a DICOM folder that holds several.
+
+    A series that cannot be read has ``error`` and ``message`` in place of what would be said of
+    it.
+    """
+    from .volumes import is_scan, read_each_series
+
+    if series is None and path.is_dir() and read_commit(path) is None and is_scan(path):
+        found = list(read_each_series(path, resample=resample))
+        if len(found) > 1:
+            return [_of_series(path, info, volume) for info, volume in found]
+    return [describe(path, mpp=mpp, series=series, resample=resample)]
+
+
+def draw(
+    path: Path,
+    out: Path,
+    *,
+    mpp: float | None = None,
+    series: str | None = None,
+    resample: bool = False,
+    max_px: int = 1024,
+) -> None:
+    """Write a picture (PNG) of a slide, or of the middle of a scan; stored or not.
 
     Raises
     ------
-    UnwritableOutput
-        The place cannot be written.
+    MicrotomeError
+        What is wrong with the file, or with the place of the picture.
     """
     import io
 
     from PIL import Image
 
     from ..storage.commit import writable, write_bytes
+    from ..storage.scans import KIND
     from .tiles import read_overview
+    from .volumes import is_scan, open_volume
+    from .volumes.picture import draw_scan
 
+    record = read_commit(path) if path.is_dir() else None
+    if is_scan(path) if record is None else record.kind == KIND:
+        pixels = draw_scan(open_volume(path, series=series, resample=resample), max_px=max_px)
+    else:
+        with open_slide(path, mpp=mpp) as slide:
+            pixels = read_overview(slide, max_px=max_px)[0]
     buffer = io.BytesIO()
-    Image.fromarray(read_overview(slide, max_px=max_px)[0]).save(buffer, format="PNG")
-    with writable(path):
-        write_bytes(path, buffer.getvalue())
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    with writable(out):
+        write_bytes(out, buffer.getvalue())
 
 
 def _of_slide(info: SlideInfo) -> dict[str, Any]:
@@ -113,6 +156,13 @@ def _odd(info: SlideInfo) -> list[str]:
     return odd
 
 
+def _of_series(path: Path, info: SeriesInfo, found: Volume | MicrotomeError) -> dict[str, Any]:
+    listed = {"path": str(path), "kind": "scan", "series": info.uid, "listed": str(info)}
+    if isinstance(found, MicrotomeError):
+        return {**listed, "error": found.reason, "message": str(found), "odd": []}
+    return {**_of_scan(found), "listed": str(info)}
+
+
 def _of_scan(volume: Volume) -> dict[str, Any]:
     import nibabel
 
@@ -133,9 +183,26 @@ def _of_scan(volume: Volume) -> dict[str, Any]:
         "repetition_time_s": volume.repetition_time_s,
         "series": volume.series,
         "files": len(volume.files),
-        "odd": list(volume.notes),
+        "odd": [*volume.notes, *_odd_values(volume)],
         "properties": dict(volume.properties),
     }
+
+
+def _odd_values(volume: Volume) -> list[str]:
+    """What cannot be right about the values in the middle of a CT; none is changed."""
+    if volume.modality != "CT":
+        return []
+    values = volume.data[tuple(n // 2 for n in volume.shape[:-2])]
+    values = values[np.isfinite(values)]
+    low, high = _CT_HU
+    outside = np.mean((values < low) | (values > high)) if values.size else 0
+    if outside > 0:
+        found = f"runs from {values.min():g} to {values.max():g}"
+        beyond = f"{outside:.1%} of it is not between {low} and {high} HU"
+        return [f"the middle slice {found}; {beyond}: padding, or a wrong rescale"]
+    if values.size and values.min() >= 0:
+        return ["no value of the middle slice is below 0 HU: is the rescale missing?"]
+    return []
 
 
 def _of_product(path: Path, record: Commit) -> dict[str, Any]:

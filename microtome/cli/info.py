@@ -30,7 +30,8 @@ def info(
         bool, typer.Option("--json", help="One JSON object a file and line, with all properties.")
     ] = False,
     thumbnail: Annotated[
-        Path | None, typer.Option(metavar="OUT.png", help="Also write a picture of the slide.")
+        Path | None,
+        typer.Option(metavar="OUT.png", help="Also write a picture of the slide or scan."),
     ] = None,
     mpp: Annotated[
         float | None,
@@ -38,11 +39,23 @@ def info(
             "--mpp", "--slide-mpp", help="µm per slide pixel, where the file states none or lies."
         ),
     ] = None,
+    series: Annotated[
+        str | None, typer.Option(help="Series of a DICOM folder, by its number or UID.")
+    ] = None,
+    resample: Annotated[
+        bool,
+        typer.Option(
+            "--resample", help="Bring tilted, uneven or incomplete slices onto a regular grid."
+        ),
+    ] = False,
 ) -> None:
     """Say what was understood of a file: levels, resolution and its source, orientation, oddities.
 
+    A DICOM folder with several series gives an entry for each.
+
     Example: [bold]microtome info case-17.svs --thumbnail case-17.png[/]
     """
+    from ..engine.describe import describe_each, draw
     from ..storage.errors import MicrotomeError
 
     if thumbnail is not None and len(files) != 1:
@@ -50,9 +63,12 @@ def info(
     failed = False
     for file in files:
         try:
-            _show(file, as_json=as_json, mpp=mpp)
+            for found in describe_each(file, mpp=mpp, series=series, resample=resample):
+                failed |= "error" in found
+                _show(found, as_json=as_json)
             if thumbnail is not None:
-                _picture(file, thumbnail)
+                draw(file, thumbnail, mpp=mpp, series=series, resample=resample)
+                console.print(f"wrote {escape(str(thumbnail))}", soft_wrap=True)
         except MicrotomeError as error:
             if len(files) == 1 or debugging():
                 raise
@@ -62,29 +78,21 @@ def info(
         raise typer.Exit(3)
 
 
-def _show(file: Path, *, as_json: bool, mpp: float | None) -> None:
-    from ..engine.describe import describe
-
-    found = describe(file, mpp=mpp)
+def _show(found: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(found, ensure_ascii=False))
         return
     out = Console(highlight=False)
     out.print(f"[bold]{escape(found['path'])}[/]", soft_wrap=True)
+    if "error" in found:
+        out.print(f"[bold]{escape(found['listed'])}[/]", soft_wrap=True)
+        out.print(f"[red]{found['error']}:[/] {escape(found['message'])}", soft_wrap=True)
+        return
     out.print(_fields(found))
     if "levels" in found:
         out.print(_levels(found["levels"]))
     for line in found["odd"]:
         out.print(f"[yellow]odd:[/] {escape(line)}", soft_wrap=True)
-
-
-def _picture(file: Path, out: Path) -> None:
-    from ..engine.describe import write_thumbnail
-    from ..engine.slides import open_slide
-
-    with open_slide(file) as slide:
-        write_thumbnail(slide, out)
-    console.print(f"wrote {escape(str(out))}", soft_wrap=True)
 
 
 def _fields(found: dict[str, Any]) -> Table:
