@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +35,14 @@ if TYPE_CHECKING:
     from ..tasks.encode import SlideItem
 
 
+class ProfileName(StrEnum):
+    """How a slide's pixels are kept."""
+
+    AUTO = "auto"
+    ARCHIVE = "archive"
+    COMPATIBLE = "compatible"
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(ingest)
@@ -53,6 +62,14 @@ def ingest(
     series: Annotated[
         str | None, typer.Option(help="Series of a DICOM folder, by its number or UID.")
     ] = None,
+    profile: Annotated[
+        ProfileName,
+        typer.Option(
+            help="How a slide is kept. archive: its own JPEG tiles, byte for byte; read wherever "
+            "Microtome is installed. compatible: its pixels, with Zstandard; ten times larger, "
+            "read by any tool for Zarr v3. auto: archive where the file has such tiles."
+        ),
+    ] = ProfileName.AUTO,
     jobs: Jobs = 1,
     overwrite: Overwrite = False,
 ) -> None:
@@ -94,6 +111,7 @@ def ingest(
                 out,
                 name=item.id,
                 mpp=item.mpp,
+                profile=profile.value,
                 pool=pool,
                 on_progress=on_progress,
                 overwrite=overwrite,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,23 @@ def test_other_parameters_are_not_mixed_in(shared_data: Path, tmp_path: Path):
     assert result.exit_code == 3
     assert "failed(stale_product)" in result.output
     assert run(*changed, "--overwrite").exit_code == 0
+
+
+def test_the_profile_is_chosen(shared_data: Path, tmp_path: Path):
+    for profile, codec in [("auto", "jpeg"), ("archive", "jpeg"), ("compatible", "zstd")]:
+        out = tmp_path / profile
+        assert run("ingest", shared_data / SVS, "--profile", profile, "--out", out).exit_code == 0
+        array = json.loads((out / "CMU-1-Small-Region.ome.zarr/0/zarr.json").read_text())
+        chain = array["codecs"][0]["configuration"]["codecs"]
+        assert chain[-1]["name"] == codec
+    lossless = shared_data / "slides/synthetic/boxes.tiff"
+    result = run("ingest", lossless, "--profile", "archive", "--out", tmp_path)
+    assert result.exit_code == 3
+    assert "rejected(no_jpeg_tiles)" in result.output
+    (entry,) = read_ledger(tmp_path / "ledger.jsonl")
+    assert "compressed as ADOBE_DEFLATE" in entry.detail
+    assert "--profile compatible" in entry.detail
+    assert run("ingest", lossless, "--profile", "best", "--out", tmp_path).exit_code == 2
 
 
 def test_a_series_is_chosen(shared_data: Path, tmp_path: Path):
