@@ -199,6 +199,9 @@ def test_one_damaged_tile_is_named_and_its_neighbours_are_read(tmp_path: Path) -
     np.testing.assert_array_equal(part[:, :, :48].transpose(1, 2, 0), libjpeg(tile))
     with pytest.raises(DamagedChunk, match=r"'y': 0, 'x': 48"):
         read_box(array, folder, tuple(slice(0, n, 1) for n in array.shape))
+    write_metadata(folder, array.metadata())
+    with pytest.raises(ValueError, match=r"."):
+        zarr.open_array(folder, mode="r")[:, :32]
 
 
 # --- the plan
