@@ -27,6 +27,9 @@ _NO_NUMBER = ("NaN", "Infinity", "-Infinity")
 _ELLIPSE_SEGMENTS = 64
 """Of a quarter; a polygon of so many sides lacks 0.01 % of the ellipse's area."""
 
+_FARTHEST_PX = 1e9
+"""No slide reaches so far, and geometry there is beyond the precision of numbers."""
+
 
 @dataclass(frozen=True)
 class ReadAnnotation(Annotation):
@@ -59,8 +62,9 @@ class AnnotationFile:
     annotations
         In the order of the file; children follow the object that they lie in.
     problems
-        ``lost``: what was left out, such as points and lines, which enclose nothing. ``altered``:
-        what was mended, such as rings that cross themselves.
+        ``lost``: what was left out, such as points and lines, which enclose nothing, and what
+        lies outside of the slide. ``altered``: what was mended, such as rings that cross
+        themselves.
     """
 
     annotations: tuple[ReadAnnotation, ...]
@@ -102,7 +106,7 @@ def read_annotations(path: str | Path, *, frame: Frame) -> AnnotationFile:
     problems: list[Problem] = []
     for index, feature in enumerate(features):
         for part in _with_children(feature):
-            reader = _Reader(index, str(part.get("id") or ""), origin)
+            reader = _Reader(index, str(part.get("id") or ""), origin, frame.slide_px)
             found = reader.read(part)
             annotations += [] if found is None else [found]
             problems += reader.problems
@@ -141,8 +145,11 @@ def _with_children(feature: Any) -> Iterator[Mapping[str, Any]]:
 class _Reader:
     """Reads one feature, and notes what is lost of it or altered."""
 
-    def __init__(self, index: int, id_: str, origin: tuple[float, float]) -> None:
+    def __init__(
+        self, index: int, id_: str, origin: tuple[float, float], slide_px: tuple[int, int]
+    ) -> None:
         self._index, self._id, self._origin = index, id_, origin
+        self._slide = shapely.box(0, 0, slide_px[1], slide_px[0])
         self.problems: list[Problem] = []
 
     def read(self, feature: Mapping[str, Any]) -> ReadAnnotation | None:
@@ -195,6 +202,10 @@ class _Reader:
         return self._valid(translate(area, *self._origin))
 
     def _valid(self, area: BaseGeometry) -> BaseGeometry | None:
+        far = np.abs(shapely.get_coordinates(area)).max() > _FARTHEST_PX
+        if far or not shapely.box(*area.bounds).intersects(self._slide):
+            self._note("extent", "lies outside of the slide", "lost")
+            return None
         if area.is_valid:
             return area
         reason, area = shapely.is_valid_reason(area), repaired(area)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import shapely
 from numpy.typing import NDArray
@@ -42,36 +44,59 @@ def rasterise(
 ) -> NDArray[np.bool_]:
     """Pixels whose centre lies in a polygon: what :func:`outline` is undone by, bit for bit.
 
+    Parameters
+    ----------
+    shape
+        (height, width) of the mask, which covers the whole of level 0.
+    geometry, pixel_px
+        See :func:`fill`.
+
+    Returns
+    -------
+    bool [height, width]
+    """
+    mask = np.zeros(shape, np.bool_)
+    fill(mask, geometry, pixel_px, True)
+    return mask
+
+
+def fill(
+    image: NDArray[Any], geometry: BaseGeometry, pixel_px: tuple[float, float], value: int
+) -> None:
+    """Give a value to the pixels whose centre lies in a polygon; takes time by its size alone.
+
     Along each row of centres the edges of all rings are crossed from left to right; inside is
     where their number is odd. A centre on an edge belongs to the polygon on its right, or below:
     of two polygons that share an edge, to exactly one.
 
     Parameters
     ----------
+    image
+        [h, w], written into; it covers the whole of level 0.
     geometry
-        A valid Polygon or MultiPolygon in (x, y) level-0 pixels; it may leave the mask.
-    shape
-        (height, width) of the mask, which covers the whole of level 0.
+        A valid Polygon or MultiPolygon in (x, y) level-0 pixels; it may leave the image.
     pixel_px
-        (y, x) level-0 pixels per pixel of the mask.
-
-    Returns
-    -------
-    bool [height, width]
+        (y, x) level-0 pixels per pixel of the image.
     """
-    height, width = shape
+    height, width = image.shape
     start, stop = _edges(geometry, pixel_px)
     # The row of centres number r lies at r + 0.5.
     first = np.clip(np.ceil(start[:, 1] - 0.5), 0, height).astype(np.int64)
     count = np.clip(np.ceil(stop[:, 1] - 0.5), 0, height).astype(np.int64) - first
     edge = np.repeat(np.arange(len(count)), count)
+    if not len(edge):
+        return
     row = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count) + first[edge]
     run, rise = (stop - start)[edge].T
     x = start[edge, 0] + (row + 0.5 - start[edge, 1]) / rise * run
     column = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
-    crossings = np.bincount(row * (width + 1) + column, minlength=height * (width + 1))
-    inside = np.cumsum(crossings.reshape(height, width + 1), axis=1) % 2 == 1
-    return np.asarray(inside[:, :width])
+    top, left, bottom, right = row.min(), column.min(), row.max() + 1, column.max() + 1
+    shape = (bottom - top, right - left)
+    places = (row - top) * shape[1] + column - left
+    crossings = np.bincount(places, minlength=shape[0] * shape[1]).reshape(shape)
+    inside = np.cumsum(crossings, axis=1) % 2 == 1
+    # To the right of the last crossing nothing is inside.
+    image[top:bottom, left : right - 1][inside[:, :-1]] = value
 
 
 def _edges(

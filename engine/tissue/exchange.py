@@ -9,7 +9,7 @@ import numpy as np
 import shapely
 
 from ...storage.errors import EmptyFile, LabelError, NoTissue, StaleProduct, UnreadableFile
-from ...storage.polygons import outline, rasterise
+from ...storage.polygons import fill, outline
 from ...storage.qupath import Annotation, Export, Frame, PathClass, write_annotations
 from ...storage.qupath_check import read_metadata
 from ..grid import without_mpp
@@ -131,7 +131,7 @@ def mask_from_annotations(
     """Make the mask that annotations stand for.
 
     A pixel gets a label where its centre lies in an annotation of it
-    (:func:`~microtome.storage.polygons.rasterise`). Artefacts override tissue; of two artefacts
+    (:func:`~microtome.storage.polygons.fill`). Artefacts override tissue; of two artefacts
     the later one counts. What :func:`tissue_annotations` made comes back bit for bit.
 
     Parameters
@@ -164,7 +164,7 @@ def mask_from_annotations(
     found = [(meaning[name.casefold()], a) for name, a in zip(names, annotations, strict=True)]
     wanted = [(label, a.geometry) for label, a in found if label is not None]
     for label, geometry in sorted(wanted, key=lambda item: item[0] != TISSUE):
-        labels[rasterise(geometry, like.labels.shape, like.downsample)] = label
+        fill(labels, geometry, like.downsample, label)
     mask = TissueMask(labels, like.downsample, like.mpp)
     if not mask.tissue.any():
         raise NoTissue(

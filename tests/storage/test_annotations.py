@@ -16,7 +16,13 @@ from shapely.affinity import translate
 from shapely.geometry import shape
 
 from microtome.storage.annotations import AnnotationFile, read_annotations
-from microtome.storage.errors import BadGeometry, EmptyFile, MissingFile, UnreadableFile
+from microtome.storage.errors import (
+    BadGeometry,
+    EmptyFile,
+    MicrotomeError,
+    MissingFile,
+    UnreadableFile,
+)
 from microtome.storage.polygons import outline, rasterise
 from microtome.storage.qupath import Annotation, Frame, PathClass, write_annotations
 
@@ -197,6 +203,10 @@ LOST = {
         {"type": "Polygon", "coordinates": [[[0, 0], [1, 10**400], [1, 1], [0, 0]]]},
         {"type": "MultiPolygon", "coordinates": [SQUARE]},
     ],
+    "extent": [
+        {"type": "Polygon", "coordinates": [[[-9, -9], [-1, -9], [-1, -1], [-9, -9]]]},
+        {"type": "Polygon", "coordinates": [[[2e5, 9], [3e5, 9], [3e5, 12], [2e5, 9]]]},
+    ],
     "ring-length": [{"type": "Polygon", "coordinates": [[[0, 0], [9, 0]]]}],
     "valid": [{"type": "Polygon", "coordinates": [[[0, 0], [9, 0], [5, 0], [0, 0]]]}],
 }
@@ -287,6 +297,39 @@ class TestOrigin:
 def test_what_is_no_geojson_is_refused(tmp_path, text, error):
     with pytest.raises(error, match=r"a\.geojson"):
         read(tmp_path, text)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+    | st.sampled_from(["Feature", "Polygon", "MultiPolygon", "Tumor", 10**400, -1e308]),
+    lambda inner: st.lists(inner, max_size=5)
+    | st.dictionaries(
+        st.sampled_from([
+            "type", "features", "geometry", "coordinates", "properties", "classification", "name",
+            "names", "color", "colorRGB", "measurements", "value", "childObjects", "isEllipse",
+            "nucleusGeometry", "metadata", "origin_px", "slide_px", "id", "objectType",
+        ]),
+        inner,
+        max_size=6,
+    ),
+    max_leaves=25,
+)  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(JSON, st.lists(st.lists(st.lists(st.floats(), min_size=2, max_size=3), max_size=6)))
+def test_whatever_the_file_says_it_is_read_or_refused_by_name(tmp_path_factory, junk, rings):
+    path = tmp_path_factory.mktemp("junk") / "a.geojson"
+    polygon = {"type": "Polygon", "coordinates": rings, "isEllipse": True}
+    many = {"type": "MultiPolygon", "coordinates": [rings, junk]}
+    for document in (junk, [junk, feature(junk), feature(polygon, classification=junk)],
+                     [feature(many, measurements=junk, childObjects=junk)]):  # fmt: skip
+        path.write_text(json.dumps(document))
+        try:
+            found = read_annotations(path, frame=WHOLE)
+        except MicrotomeError:
+            continue
+        assert all(a.geometry.is_valid and a.geometry.area > 0 for a in found.annotations)
 
 
 def test_a_missing_file_is_named(tmp_path):
