@@ -37,6 +37,8 @@ def optical_density(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     """
     import cv2
 
+    if not rgb.size:
+        return np.zeros(rgb.shape, np.float32)
     density: Any = cv2.LUT(_as_image(rgb), _OD)
     return np.asarray(density).reshape(rgb.shape)
 

@@ -120,6 +120,11 @@ class Normaliser:
     transform: StainMap | LabMap | None
     version: int = VERSION
 
+    @property
+    def name(self) -> str:
+        """Method, version and target: for the records of what was made with it."""
+        return f"{self.method}@{self.version}:{self.target}"
+
     def apply(self, tiles: Tiles) -> Tiles:
         """Normalise tiles.
 
