@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..storage.bags import Bag
 from .grid import TileGrid
 from .handles import SlideHandles
-from .slides import open_slide
+from .slides import Mpp, open_slide
 from .slides.base import Pixels
 from .tiles import read_tile
 
@@ -35,7 +35,7 @@ class TiledSlide:
 
     path: str | Path
     grid: TileGrid
-    mpp: float | None = None
+    mpp: Mpp | None = None
 
     @classmethod
     def of_bag(cls, bag: Bag) -> TiledSlide:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..storage.commit import Commit, read_commit
 from ..storage.errors import MicrotomeError, MissingFile
-from .slides import SlideInfo, open_slide
+from .slides import Mpp, SlideInfo, open_slide
 
 if TYPE_CHECKING:
     from .volumes import SeriesInfo, Volume
@@ -23,7 +23,7 @@ _FLAT_PX = 50_000_000
 
 
 def describe(
-    path: Path, *, mpp: float | None = None, series: str | None = None, resample: bool = False
+    path: Path, *, mpp: Mpp | None = None, series: str | None = None, resample: bool = False
 ) -> dict[str, Any]:
     """Say what a file is, in values that JSON can hold.
 
@@ -61,7 +61,7 @@ def describe(
 
 
 def describe_each(
-    path: Path, *, mpp: float | None = None, series: str | None = None, resample: bool = False
+    path: Path, *, mpp: Mpp | None = None, series: str | None = None, resample: bool = False
 ) -> list[dict[str, Any]]:
     """As :func:`describe`, with an entry for each series of a DICOM folder that holds several.
 
@@ -81,7 +81,7 @@ def draw(
     path: Path,
     out: Path,
     *,
-    mpp: float | None = None,
+    mpp: Mpp | None = None,
     series: str | None = None,
     resample: bool = False,
     max_px: int = 1024,

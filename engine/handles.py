@@ -7,9 +7,9 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from .slides import Slide, open_slide
+from .slides import Mpp, Slide, open_slide
 
-Key = tuple[str | Path, float | None]
+Key = tuple[str | Path, Mpp | None]
 
 
 class SlideHandles:
@@ -31,7 +31,7 @@ class SlideHandles:
         self._open: OrderedDict[Key, Slide] = OrderedDict()
         self._pid = os.getpid()
 
-    def get(self, path: str | Path, mpp: float | None = None) -> Slide:
+    def get(self, path: str | Path, mpp: Mpp | None = None) -> Slide:
         """The opened slide; it stays this object's to close.
 
         Raises

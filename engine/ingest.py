@@ -20,7 +20,7 @@ from ..storage.stored_slides import KIND as SLIDE
 from ..storage.stored_slides import SUFFIX, write_slide_metadata
 from .profiles import Lender, Plan, Profile, choose_plan, make_part, plan_key, plan_parts
 from .schedule import Outcome, Pool, Skipped, open_pool, run_items
-from .slides import SlideInfo, open_slide
+from .slides import Mpp, SlideInfo, open_slide
 from .volumes import Volume, open_volume
 
 Progress = Callable[[int, int], None]
@@ -66,7 +66,7 @@ def ingest_slide(
     out: str | Path,
     *,
     name: str | None = None,
-    mpp: float | None = None,
+    mpp: Mpp | None = None,
     profile: Profile = "auto",
     jobs: int = 1,
     pool: Pool | None = None,

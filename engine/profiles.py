@@ -14,7 +14,7 @@ from ..storage.commit import writable
 from ..storage.errors import DamagedChunk, NoJpegTiles, UnreadableFile
 from ..storage.jpeg import Frame, Jpeg, frame_of
 from ..storage.pyramid import Cell, CellRecord, Pyramid, write_cell
-from .slides import Slide, open_slide
+from .slides import Mpp, Slide, open_slide
 from .slides.base import JpegTiled, Level, bad_tile, no_jpeg_tiles
 
 Profile = Literal["auto", "archive", "compatible"]
@@ -102,7 +102,7 @@ class Lender:
     Sent to another process it is a new one, to be opened there.
     """
 
-    def __init__(self, path: Path, mpp: float | None) -> None:
+    def __init__(self, path: Path, mpp: Mpp | None) -> None:
         self.path = path
         self._mpp = mpp
         self._slide: Slide | None = None

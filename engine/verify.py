@@ -20,7 +20,7 @@ from ..storage.stored_slides import StoredSlide, open_stored_slide
 from .ingest import scan_identity
 from .profiles import Lender, Plan, choose_plan, file_tile, make_part, plan_parts
 from .schedule import Pool, open_pool, run_items
-from .slides import Slide
+from .slides import Mpp, Slide
 from .volumes import Volume, open_volume
 
 SAMPLES = 64
@@ -67,7 +67,7 @@ def verify_slide(
     product: Path,
     source: Path,
     *,
-    mpp: float | None = None,
+    mpp: Mpp | None = None,
     samples: int = SAMPLES,
     seed: int = 0,
     on_progress: Progress | None = None,
@@ -114,7 +114,7 @@ def verify_slide(
 
 
 def repair_slide(
-    found: Verified, source: Path, *, mpp: float | None = None, pool: Pool | None = None
+    found: Verified, source: Path, *, mpp: Mpp | None = None, pool: Pool | None = None
 ) -> None:
     """Make the damaged shards of a slide again; all others stay as they are.
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..engine.grid import TileGrid, overlaps, tissue_fraction
 from ..engine.quality import tile_quality
 from ..engine.schedule import Outcome, Skipped, run_items
-from ..engine.slides import Bounds, Slide, open_slide
+from ..engine.slides import Bounds, Mpp, Slide, open_slide
 from ..engine.slides.salvage import Salvaged
 from ..engine.tiles import read_tile
 from ..engine.tissue import KIND as TISSUE_KIND
@@ -99,7 +99,7 @@ class SlideItem:
 
     id: str
     path: Path
-    mpp: float | None = None
+    mpp: Mpp | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ..engine.slides import Mpp
 from ..storage.errors import CohortError, MissingFile
 from .cohort import read_cohort
 from .encode import SlideItem
@@ -15,7 +16,7 @@ _TABLES = (".csv", ".tsv", ".parquet")
 _MAGIC = frozenset("*?[")
 
 
-def list_slides(inputs: Sequence[str], *, mpp: float | None = None) -> list[SlideItem]:
+def list_slides(inputs: Sequence[str], *, mpp: Mpp | None = None) -> list[SlideItem]:
     """Slides to work on, in the order given.
 
     Parameters
@@ -46,7 +47,7 @@ def list_slides(inputs: Sequence[str], *, mpp: float | None = None) -> list[Slid
     return items
 
 
-def _slides_of(name: str, mpp: float | None) -> Iterator[SlideItem]:
+def _slides_of(name: str, mpp: Mpp | None) -> Iterator[SlideItem]:
     path = Path(name)
     if path.suffix.lower() in _TABLES:
         for case in read_cohort(path).cases:

@@ -40,7 +40,7 @@ def is_ours(path: Path) -> bool:
 class DicomSlide(Closing):
     """A slide that wsidicom opens; levels are those of the series in the file's folder."""
 
-    def __init__(self, path: Path, mpp: float | None = None) -> None:
+    def __init__(self, path: Path, mpp: resolution.Override | None = None) -> None:
         self._path = path
         self._slide: Any = None
         with translated(path, "the slide cannot be opened"):
@@ -76,7 +76,7 @@ class DicomSlide(Closing):
         if self._slide is not None:
             self._slide.close()
 
-    def _describe(self, mpp: float | None) -> SlideInfo:
+    def _describe(self, mpp: resolution.Override | None) -> SlideInfo:
         first = self._levels[0]
         base_px = (first.size.height, first.size.width)
         stated = resolution.Statement("DICOM PixelSpacing", (first.mpp.height, first.mpp.width))

@@ -62,7 +62,7 @@ class VendorSlide(Closing):
     the next read opens a fresh one.
     """
 
-    def __init__(self, path: Path, mpp: float | None = None) -> None:
+    def __init__(self, path: Path, mpp: resolution.Override | None = None) -> None:
         self._path = path
         self._file = entry_file(path)
         self._handle: Any = None
@@ -177,7 +177,7 @@ def _over_white(rgba: NDArray[np.uint8]) -> Pixels:
 
 
 def _describe(
-    path: Path, properties: Mapping[str, str], handle: Any, mpp: float | None
+    path: Path, properties: Mapping[str, str], handle: Any, mpp: resolution.Override | None
 ) -> SlideInfo:
     width_px, height_px = handle.dimensions
     found = resolution.resolve(resolution.from_openslide(properties), mpp)

@@ -37,7 +37,7 @@ class PictureSlide(Closing):
     decoded at the first reading, and kept.
     """
 
-    def __init__(self, path: Path, mpp: float | None = None) -> None:
+    def __init__(self, path: Path, mpp: resolution.Override | None = None) -> None:
         from PIL import Image
 
         self._path = path

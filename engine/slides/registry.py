@@ -16,6 +16,7 @@ from ...storage.errors import (
     UnreadableFile,
 )
 from .base import Slide
+from .resolution import Override
 
 ENTRY_POINTS = "microtome.readers"
 
@@ -38,14 +39,15 @@ class Reader:
     opens
         Whether this reader is the one for a file, by its content. Never raises on a bad file.
     open
-        Open a file with an mpp that overrides the file's, or None; raises named errors.
+        Open a file, with what overrides its pixel size (micrometres, or a statement of them with
+        its source) or None; raises named errors.
     """
 
     name: str
     what: str
     priority: int
     opens: Callable[[Path], bool]
-    open: Callable[[Path, float | None], Slide]
+    open: Callable[[Path, Override | None], Slide]
 
 
 def _tifffile_opens(path: Path) -> bool:
@@ -54,7 +56,7 @@ def _tifffile_opens(path: Path) -> bool:
     return is_ours(path)
 
 
-def _tifffile_open(path: Path, mpp: float | None) -> Slide:
+def _tifffile_open(path: Path, mpp: Override | None) -> Slide:
     from .tifffile_reader import TiffSlide
 
     return TiffSlide(path, mpp)
@@ -66,7 +68,7 @@ def _openslide_opens(path: Path) -> bool:
     return is_ours(path)
 
 
-def _openslide_open(path: Path, mpp: float | None) -> Slide:
+def _openslide_open(path: Path, mpp: Override | None) -> Slide:
     from .openslide_reader import VendorSlide
 
     return VendorSlide(path, mpp)
@@ -78,7 +80,7 @@ def _wsidicom_opens(path: Path) -> bool:
     return is_ours(path)
 
 
-def _wsidicom_open(path: Path, mpp: float | None) -> Slide:
+def _wsidicom_open(path: Path, mpp: Override | None) -> Slide:
     from .dicom_reader import DicomSlide
 
     return DicomSlide(path, mpp)
@@ -90,7 +92,7 @@ def _stored_opens(path: Path) -> bool:
     return is_ours(path)
 
 
-def _stored_open(path: Path, mpp: float | None) -> Slide:
+def _stored_open(path: Path, mpp: Override | None) -> Slide:
     from .stored_reader import OmeZarrSlide
 
     return OmeZarrSlide(path, mpp)
@@ -102,7 +104,7 @@ def _picture_opens(path: Path) -> bool:
     return is_ours(path)
 
 
-def _picture_open(path: Path, mpp: float | None) -> Slide:
+def _picture_open(path: Path, mpp: Override | None) -> Slide:
     from .picture_reader import PictureSlide
 
     return PictureSlide(path, mpp)
@@ -114,7 +116,7 @@ def _zarr_opens(path: Path) -> bool:
     return is_ours(path)
 
 
-def _zarr_open(path: Path, mpp: float | None) -> Slide:
+def _zarr_open(path: Path, mpp: Override | None) -> Slide:
     from .zarr_reader import ZarrSlide
 
     return ZarrSlide(path, mpp)

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 from xml.etree import ElementTree as ET
 
 from ...storage.errors import BadResolution
@@ -49,6 +50,17 @@ class Statement:
     doubt: str | None = None
 
 
+Mpp = float | Literal["objective"]
+"""A user's word on a pixel size: micrometres, or leave to take it from the objective power."""
+
+Override = float | Statement
+"""What a reader is told of it: micrometres as the user gives them, or a statement with a source."""
+
+OBJECTIVE: Literal["objective"] = "objective"
+_UM_BY_POWER = 10.0
+"""A pixel of 10 µm on the camera, divided by the power: 0.25 µm at 40x, 0.5 µm at 20x."""
+
+
 @dataclass(frozen=True)
 class Resolution:
     """What came of all statements: the pixel size, where it is from, and what was refused."""
@@ -58,7 +70,7 @@ class Resolution:
     refused: tuple[str, ...] = ()
 
 
-def resolve(statements: Iterable[Statement], override: float | None = None) -> Resolution:
+def resolve(statements: Iterable[Statement], override: Override | None = None) -> Resolution:
     """Choose the pixel size of a slide.
 
     Parameters
@@ -66,7 +78,7 @@ def resolve(statements: Iterable[Statement], override: float | None = None) -> R
     statements
         The most specific place first (vendor, OME-XML, then plain TIFF tags).
     override
-        Micrometres per pixel as the user gives it; wins over whatever the file says.
+        As the user gives it; wins over whatever the file says.
 
     Returns
     -------
@@ -80,12 +92,14 @@ def resolve(statements: Iterable[Statement], override: float | None = None) -> R
         ``override`` cannot be a pixel size.
     """
     if override is not None:
-        if fault := _fault((override, override)):
+        if not isinstance(override, Statement):
+            override = Statement("--slide-mpp", (float(override), float(override)))
+        if fault := _fault(override.mpp):
             raise BadResolution(
-                f"{override:g} µm cannot be a pixel size: {fault}",
+                f"{override.mpp[0]:g} µm ({override.source}) cannot be a pixel size: {fault}",
                 remedy="Give micrometres per pixel at level 0, such as 0.25",
             )
-        return Resolution((float(override), float(override)), "--mpp")
+        return Resolution(override.mpp, override.source)
     refused: list[str] = []
     for statement in statements:
         fault = _fault(statement.mpp) or statement.doubt
@@ -96,6 +110,15 @@ def resolve(statements: Iterable[Statement], override: float | None = None) -> R
         if _is_possible(y) and _is_possible(x) and statement.doubt is None:
             break
     return Resolution(None, None, tuple(refused))
+
+
+def from_objective(power: float) -> Statement:
+    """What the nominal magnification suggests: 10 µm divided by it.
+
+    Only a convention: scanners of one power differ by up to a third (0.23 to 0.33 µm at 40x).
+    """
+    mpp = _UM_BY_POWER / power if power > 0 else math.nan
+    return Statement(f"objective power {power:g}, as asked (10 µm / power)", (mpp, mpp))
 
 
 def _is_possible(value: float) -> bool:

@@ -26,7 +26,7 @@ def is_ours(path: Path) -> bool:
 class OmeZarrSlide(Closing):
     """A slide in Microtome's OME-Zarr; holds no open file, so it may be used by any process."""
 
-    def __init__(self, path: Path, mpp: float | None = None) -> None:
+    def __init__(self, path: Path, mpp: resolution.Override | None = None) -> None:
         self._stored = open_stored_slide(path)
         try:
             about = read_metadata(path)["attributes"]["microtome"]
@@ -62,7 +62,9 @@ class OmeZarrSlide(Closing):
         """Nothing is open."""
 
 
-def _describe(stored: StoredSlide, about: dict[str, Any], mpp: float | None) -> SlideInfo:
+def _describe(
+    stored: StoredSlide, about: dict[str, Any], mpp: resolution.Override | None
+) -> SlideInfo:
     stated = resolution.Statement(str(about["mpp_source"]), stored.mpp) if stored.mpp else None
     found = resolution.resolve([stated] if stated else [], mpp)
     bounds, power = about["bounds_px"], about["objective_power"]

@@ -71,7 +71,7 @@ class TiffSlide(Closing):
     """
 
     def __init__(
-        self, path: Path, mpp: float | None = None, *, cache_bytes: int = CACHE_BYTES
+        self, path: Path, mpp: resolution.Override | None = None, *, cache_bytes: int = CACHE_BYTES
     ) -> None:
         self._path = path
         self._tif, self._layout = open_tiff(path)
@@ -290,7 +290,7 @@ class TileCache:
         self._bytes = 0
 
 
-def _describe(path: Path, layout: Layout, mpp: float | None) -> SlideInfo:
+def _describe(path: Path, layout: Layout, mpp: resolution.Override | None) -> SlideInfo:
     first = [planes[0] for planes in layout.levels]
     base_px = (first[0].height_px, first[0].width_px)
     found = resolution.resolve(_statements(layout), mpp)

@@ -62,7 +62,7 @@ class ZarrSlide(Closing):
     chunk of nothing else is written.
     """
 
-    def __init__(self, place: str | Path, mpp: float | None = None) -> None:
+    def __init__(self, place: str | Path, mpp: resolution.Override | None = None) -> None:
         self._path = Path(place)
         try:
             found = _image(str(place))
@@ -134,7 +134,7 @@ def _ome(group: Any) -> Mapping[str, Any]:
 
 
 def _describe(
-    path: Path, group: Any, ome: Mapping[str, Any], mpp: float | None
+    path: Path, group: Any, ome: Mapping[str, Any], mpp: resolution.Override | None
 ) -> tuple[list[tuple[Any, str]], SlideInfo]:
     scales = ome["multiscales"][0]
     axes = "".join(axis["name"] for axis in scales["axes"])

@@ -11,7 +11,7 @@ from ...storage.commit import file_identity, product_key
 from ...storage.errors import CohortError, LabelError, MicrotomeError, MissingFile, NoTissue
 from ...storage.qupath import SUFFIXES
 from ..schedule import Skipped
-from ..slides import open_slide
+from ..slides import Mpp, open_slide
 from .detect import DEFAULT_MPP
 from .exchange import blank_mask, mask_from_annotations, tissue_frame
 from .mask import tissue_picture
@@ -30,7 +30,7 @@ def import_tissue(
     path: Path,
     *,
     mpp: float = DEFAULT_MPP,
-    slide_mpp: float | None = None,
+    slide_mpp: Mpp | None = None,
     classes: Mapping[str, str] | None = None,
     crop: bool = True,
     into: Path | None = None,

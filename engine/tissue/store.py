@@ -17,7 +17,7 @@ from ...storage.files import writable, write_bytes, write_text
 from ...storage.pyramid import SUFFIX as IMAGE_SUFFIX
 from ...storage.pyramid import open_stored_slide
 from ..schedule import Skipped
-from ..slides import open_slide
+from ..slides import Mpp, open_slide
 from ..slides.base import Slide
 from ..slides.stored_reader import is_ours as is_stored_slide
 from .detect import DEFAULT_MPP, VERSION, find_tissue
@@ -218,7 +218,7 @@ def make_tissue(
     mpp: float = DEFAULT_MPP,
     method: str = "auto",
     artefacts: bool = True,
-    slide_mpp: float | None = None,
+    slide_mpp: Mpp | None = None,
     into: Path | None = None,
     overwrite: bool = False,
 ) -> TissueMade | Skipped[TissueMade]:

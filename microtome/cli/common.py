@@ -22,6 +22,7 @@ from typer.core import TyperGroup
 
 if TYPE_CHECKING:
     from ..engine.schedule import Outcome, Skipped
+    from ..engine.slides import Mpp
     from ..storage.ledger import Ledger
 
 T = TypeVar("T")
@@ -33,6 +34,25 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace products made with other parameters.")
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed; equal seeds give equal results.")]
+
+
+def slide_mpp_of(text: str) -> Mpp:
+    """A pixel size, or ``objective``."""
+    if text == "objective":
+        return "objective"
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is neither a number nor 'objective'") from None
+
+
+SLIDE_MPP_HELP = (
+    "µm per slide pixel, where the file states none or lies; 'objective' takes 10 µm / objective "
+    "power where it states none."
+)
+SlideMpp = Annotated[
+    Any, typer.Option("--slide-mpp", parser=slide_mpp_of, metavar="UM", help=SLIDE_MPP_HELP)
+]
 
 console = Console(stderr=True, highlight=False)
 """Messages and progress; results go to standard output."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Overwrite, Seed, console
+from .common import Overwrite, Seed, SlideMpp, console
 
 
 def register(app: typer.Typer) -> None:
@@ -23,10 +23,7 @@ def demo(
     slide: Annotated[
         Path | None, typer.Option(help="Your own slide: features and an unsupervised map of it.")
     ] = None,
-    slide_mpp: Annotated[
-        float | None,
-        typer.Option(min=0.001, help="µm per pixel of it, where the file states none."),
-    ] = None,
+    slide_mpp: SlideMpp = None,
     small: Annotated[
         bool, typer.Option("--small", help="Fewer, smaller data: a minute; figures mean less.")
     ] = False,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Jobs, Out, Overwrite, exit_unless_all_done, run_with_progress
+from .common import Jobs, Out, Overwrite, SlideMpp, exit_unless_all_done, run_with_progress
 
 
 class Precision(StrEnum):
@@ -44,10 +44,7 @@ def encode(
     stride_px: Annotated[
         int | None, typer.Option(min=1, help="Step between tiles; the side of a tile by default.")
     ] = None,
-    slide_mpp: Annotated[
-        float | None,
-        typer.Option(min=0.001, help="µm per slide pixel, where the file states none or lies."),
-    ] = None,
+    slide_mpp: SlideMpp = None,
     min_tissue: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Leave out tiles with less tissue.")
     ] = 0.5,

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .common import console, debugging
+from .common import SLIDE_MPP_HELP, console, debugging, slide_mpp_of
 
 _QUIET = ("path", "kind", "levels", "odd", "properties", "affine", "time_s")
 
@@ -33,10 +33,10 @@ def info(
         Path | None,
         typer.Option(metavar="OUT.png", help="Also write a picture of the slide or scan."),
     ] = None,
-    mpp: Annotated[
-        float | None,
+    slide_mpp: Annotated[
+        Any,
         typer.Option(
-            "--mpp", "--slide-mpp", help="µm per slide pixel, where the file states none or lies."
+            "--slide-mpp", "--mpp", parser=slide_mpp_of, metavar="UM", help=SLIDE_MPP_HELP
         ),
     ] = None,
     series: Annotated[
@@ -63,11 +63,11 @@ def info(
     failed = False
     for file in files:
         try:
-            for found in describe_each(file, mpp=mpp, series=series, resample=resample):
+            for found in describe_each(file, mpp=slide_mpp, series=series, resample=resample):
                 failed |= "error" in found
                 _show(found, as_json=as_json)
             if thumbnail is not None:
-                draw(file, thumbnail, mpp=mpp, series=series, resample=resample)
+                draw(file, thumbnail, mpp=slide_mpp, series=series, resample=resample)
                 console.print(f"wrote {escape(str(thumbnail))}", soft_wrap=True)
         except MicrotomeError as error:
             if len(files) == 1 or debugging():

@@ -22,6 +22,7 @@ from .common import (
     Jobs,
     Out,
     Overwrite,
+    SlideMpp,
     console,
     debugging,
     exit_unless_all_done,
@@ -55,10 +56,7 @@ def ingest(
     ],
     *,
     out: Out,
-    slide_mpp: Annotated[
-        float | None,
-        typer.Option(min=0.001, help="µm per slide pixel, where the file states none or lies."),
-    ] = None,
+    slide_mpp: SlideMpp = None,
     series: Annotated[
         str | None, typer.Option(help="Series of a DICOM folder, by its number or UID.")
     ] = None,

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Jobs, MakeByDefault, Out, Overwrite, exit_unless_all_done, run_with_progress
+from .common import (
+    Jobs,
+    MakeByDefault,
+    Out,
+    Overwrite,
+    SlideMpp,
+    exit_unless_all_done,
+    run_with_progress,
+)
 from .tissue_train import train
 
 if TYPE_CHECKING:
@@ -18,10 +26,6 @@ if TYPE_CHECKING:
 
 Slides = Annotated[list[str], typer.Argument(help="Slides, patterns, or cohort tables.")]
 Mpp = Annotated[float, typer.Option(min=0.1, help="µm per pixel of the mask.")]
-SlideMpp = Annotated[
-    float | None,
-    typer.Option(min=0.001, help="µm per slide pixel, where the file states none or lies."),
-]
 Into = Annotated[
     Path | None,
     typer.Option(help="Folder of <id>.ome.zarr: the mask becomes their label `tissue` as well."),
@@ -137,7 +141,7 @@ def import_(
 
 def _run(
     slides: list[str],
-    slide_mpp: float | None,
+    slide_mpp: SlideMpp,
     work: Callable[[SlideItem], TissueMade | Skipped[TissueMade]],
     out: Path,
     jobs: int,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..cli.common import console
 from ..engine.schedule import Skipped
-from ..engine.slides import open_slide
+from ..engine.slides import Mpp, open_slide
 from ..report import KeyFigure, Report, SlidePanel, versions, write_report
 from ..storage.bags import read_bag
 from ..storage.errors import UnreadableFile
@@ -17,7 +17,7 @@ from .steps import now
 _CLUSTERS = 5
 
 
-def run_own_slide(path: Path, out: Path, *, mpp: float | None, overwrite: bool) -> Path:
+def run_own_slide(path: Path, out: Path, *, mpp: Mpp | None, overwrite: bool) -> Path:
     """Tissue, tiles, features, quality and an unsupervised map of one slide, in a report.
 
     Returns

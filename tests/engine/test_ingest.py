@@ -145,7 +145,7 @@ def test_an_ingested_slide_is_a_slide_again(shared_data: Path, tmp_path: Path) -
         with pytest.raises(KeyError):
             after.associated_image("label")
     with open_slide(made.path, mpp=0.3) as told:
-        assert (told.info.mpp, told.info.mpp_source) == ((0.3, 0.3), "--mpp")
+        assert (told.info.mpp, told.info.mpp_source) == ((0.3, 0.3), "--slide-mpp")
     metadata = json.loads((made.path / "zarr.json").read_text())
     del metadata["attributes"]["microtome"]["bounds_px"]
     (made.path / "zarr.json").write_text(json.dumps(metadata))

@@ -59,7 +59,7 @@ def test_axes_that_contradict_each_other_end_the_search():
 
 def test_the_users_value_wins_over_any_statement():
     assert resolve([Statement("vendor", (0.5, 0.5))], 0.23).mpp == (0.23, 0.23)
-    assert resolve([], 0.23).source == "--mpp"
+    assert resolve([], 0.23).source == "--slide-mpp"
     with pytest.raises(BadResolution):
         resolve([Statement("vendor", (0.5, 0.5))], -1)
 

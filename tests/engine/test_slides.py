@@ -26,6 +26,7 @@ from microtome.storage.errors import (
     MicrotomeError,
     MissingDependency,
     MissingFile,
+    NoResolution,
     TruncatedFile,
     UnreadableFile,
 )
@@ -611,7 +612,30 @@ class TestResolutionOfFiles:
     def test_the_users_value_wins(self, shared_data, reader):
         with open_slide(shared_data / SVS, mpp=0.25, reader=reader) as slide:
             assert slide.info.mpp == (0.25, 0.25)
-            assert slide.info.mpp_source == "--mpp"
+            assert slide.info.mpp_source == "--slide-mpp"
+
+    @pytest.mark.parametrize("reader", ["tifffile", "openslide"])
+    def test_the_objective_power_stands_in_only_where_it_is_asked_to(self, tmp_path, reader):
+        path = tmp_path / "a.svs"
+        about = "Aperio Image Library v11\n512x512 (256x256)|AppMag = 40"
+        pixels = np.full((512, 512, 3), 200, np.uint8)
+        tifffile.imwrite(path, pixels, tile=(256, 256), description=about, metadata=None)
+        with open_slide(path, reader=reader) as slide:
+            assert (slide.info.mpp, slide.info.objective_power) == (None, 40)
+        with open_slide(path, mpp="objective", reader=reader) as slide:
+            assert slide.info.mpp == (0.25, 0.25)
+            assert slide.info.mpp_source.startswith("objective power 40, as asked")
+
+    def test_a_stated_pixel_size_goes_before_the_power(self, shared_data):
+        with open_slide(shared_data / SVS, mpp="objective") as slide:
+            assert slide.info.mpp == (0.499, 0.499)
+            assert slide.info.mpp_source == "aperio.MPP"
+
+    def test_without_a_power_nothing_stands_in(self, shared_data):
+        with pytest.raises(NoResolution, match="nor an objective power"):
+            open_slide(shared_data / BOXES, mpp="objective")
+        with pytest.raises(BadResolution, match="'20x' is no pixel size"):
+            open_slide(shared_data / BOXES, mpp="20x")
 
     @pytest.mark.parametrize("mpp", [0.0, -1.0, float("nan"), float("inf"), 1000.0])
     def test_a_value_that_cannot_be_is_refused_even_from_the_user(self, shared_data, mpp):

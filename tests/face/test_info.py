@@ -55,7 +55,7 @@ def test_tells_what_is_odd(shared_data):
 def test_the_users_resolution_is_taken_and_named(shared_data):
     found = described(shared_data / "slides/plain/kidney-48-5.tif", "--mpp", "2.5")
     assert found["mpp"] == {"y": 2.5, "x": 2.5}
-    assert found["mpp_source"] == "--mpp"
+    assert found["mpp_source"] == "--slide-mpp"
 
 
 def test_as_a_table_for_people(shared_data):
