@@ -14,8 +14,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -223,16 +224,16 @@ def read_index(array: ShardedArray, path: Path) -> NDArray[np.uint64]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
+def _opened(path: Path) -> Iterator[FileIO]:
     try:
-        file = path.open("rb")
+        file = path.open("rb", buffering=0)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BadProduct("a shard is missing", where=path, remedy=_AGAIN) from error
     with file:
         yield file
 
 
-def _index_of(array: ShardedArray, file: BinaryIO, path: Path) -> NDArray[np.uint64]:
+def _index_of(array: ShardedArray, file: FileIO, path: Path) -> NDArray[np.uint64]:
     length = 16 * math.prod(array.chunks)
     size = file.seek(0, 2)
     file.seek(max(0, size - length - _CRC_BYTES))
@@ -240,8 +241,9 @@ def _index_of(array: ShardedArray, file: BinaryIO, path: Path) -> NDArray[np.uin
     if len(tail) != length + _CRC_BYTES or _crc32c(tail[:length]) != tail[length:]:
         raise BadProduct("a shard is cut off or damaged", where=path, remedy=_AGAIN)
     index = np.frombuffer(tail[:length], "<u8").reshape(-1, 2)
-    kept = index[index[:, 0] != _EMPTY]
-    if int(kept.sum(axis=1).max(initial=0)) != size - len(tail):
+    ends = index[:, 0] + index[:, 1]
+    ends[index[:, 0] == _EMPTY] = 0
+    if int(ends.max()) != size - len(tail):
         raise BadProduct("a shard is damaged: its index does not fit it", where=path, remedy=_AGAIN)
     return index
 
@@ -288,38 +290,46 @@ def read_box(
 
 
 def _read_shard(array: ShardedArray, path: Path, shard: Index, box: Box, out: NDArray[Any]) -> None:
-    origin = tuple(i * s for i, s in zip(shard, array.shard, strict=True))
-    spans = (
-        range(max(0, part.start - o) // c, min(n, _ceil_div(part.stop - o, c)))
-        for part, o, c, n in zip(box, origin, array.chunk, array.chunks, strict=True)
-    )
+    spans = [
+        list(_spans(part, i * s, c, n))
+        for part, i, s, c, n in zip(box, shard, array.shard, array.chunk, array.chunks, strict=True)
+    ]
     with _opened(path) as file:
         index = _index_of(array, file, path).reshape(*array.chunks, 2)
-        for place in itertools.product(*spans):
-            corner = [o + i * c for o, i, c in zip(origin, place, array.chunk, strict=True)]
-            low = [max(a, p.start) for a, p in zip(corner, box, strict=True)]
-            high = [min(a + c, p.stop) for a, c, p in zip(corner, array.chunk, box, strict=True)]
-            target = tuple(
-                slice(a - p.start, b - p.start) for a, b, p in zip(low, high, box, strict=True)
-            )
-            offset, length = map(int, index[place])
+        for parts in itertools.product(*spans):
+            place, target, source = zip(*parts, strict=True)
+            offset, length = index[place].tolist()
             if offset == _EMPTY:
                 out[target] = array.fill
                 continue
             file.seek(offset)
-            chunk = _decode(array, file.read(length), path, corner)
-            source = tuple(slice(a - o, b - o) for a, b, o in zip(low, high, corner, strict=True))
-            out[target] = chunk[source]
+            out[target] = _decode(array, file.read(length), path, shard, place)[source]
 
 
-def _decode(array: ShardedArray, data: bytes, path: Path, corner: list[int]) -> NDArray[Any]:
+def _spans(part: slice, origin: int, chunk: int, count: int) -> Iterator[tuple[int, slice, slice]]:
+    """Along one axis of a shard: each chunk of a part, where it goes there, what of it goes."""
+    first = max(0, part.start - origin) // chunk
+    for number in range(first, min(count, _ceil_div(part.stop - origin, chunk))):
+        corner = origin + number * chunk
+        low, high = max(corner, part.start), min(corner + chunk, part.stop)
+        there = slice(low - part.start, high - part.start)
+        yield number, there, slice(low - corner, high - corner)
+
+
+def _decode(
+    array: ShardedArray, data: bytes, path: Path, shard: Index, place: Index
+) -> NDArray[Any]:
     try:
         return array.codec.decode(data, array.chunk, array.dtype)
     except (ValueError, RuntimeError) as error:
+        corner = {
+            name: i * s + j * c
+            for name, i, s, j, c in zip(
+                array.names, shard, array.shard, place, array.chunk, strict=True
+            )
+        }
         raise DamagedChunk(
-            f"a chunk is damaged ({error}), at {dict(zip(array.names, corner, strict=True))}",
-            where=path,
-            remedy=_AGAIN,
+            f"a chunk is damaged ({error}), at {corner}", where=path, remedy=_AGAIN
         ) from error
 
 
