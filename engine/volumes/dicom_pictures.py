@@ -32,10 +32,13 @@ def named_errors(path: Path) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except (
-        InvalidDicomError, BytesLengthException, AttributeError, EOFError, LookupError, OSError,
-        OverflowError, RuntimeError, TypeError, ValueError, struct.error, zlib.error,
+        InvalidDicomError, BytesLengthException, AttributeError, EOFError, LookupError,
+        MemoryError, OSError, OverflowError, RuntimeError, TypeError, ValueError, struct.error,
+        zlib.error,
     ) as error:  # fmt: skip
-        raise UnreadableFile(f"not a sound DICOM file ({error})", where=path) from error
+        # An element that claims to be longer than memory says nothing in its error.
+        why = str(error) or type(error).__name__
+        raise UnreadableFile(f"not a sound DICOM file ({why})", where=path) from error
 
 
 def is_dicom(path: Path) -> bool:

@@ -114,8 +114,8 @@ def decode_frame(path: Path, frame: int, syntax: Any) -> NDArray[Any]:
         source = dcmread(path) if syntax.is_deflated else path
         return np.asarray(pixel_array(source, index=frame, raw=True))
     except (
-        BytesLengthException, AttributeError, EOFError, LookupError, OSError, OverflowError,
-        RuntimeError, TypeError, ValueError, struct.error, zlib.error,
+        BytesLengthException, AttributeError, EOFError, LookupError, MemoryError, OSError,
+        OverflowError, RuntimeError, TypeError, ValueError, struct.error, zlib.error,
     ) as error:  # fmt: skip
         why = " ".join(str(error).split())
         raise UnreadableFile(f"the pixels cannot be decoded ({why})", where=path) from error

@@ -1,6 +1,6 @@
-"""Read damaged copies of slides; run by test_fuzz as a process of its own.
+"""Read damaged copies of slides and scans; run by test_fuzz as a process of its own.
 
-python fuzz_reading.py SEED CASES SCRATCH SLIDE...
+python fuzz_reading.py SEED CASES SCRATCH FILE...
 
 Prints a JSON object a line: a case before it is tried, its outcome after. A case that takes too
 long ends the process with the stack that it hangs in; so does one that takes too much memory.
@@ -19,11 +19,13 @@ import numpy as np
 
 from microtome.engine.slides import Slide, open_slide
 from microtome.engine.tiles import read_overview
+from microtome.engine.volumes import open_volume
 from microtome.storage.errors import MicrotomeError
 
 CASE_LIMIT_S = 20
 MEMORY_LIMIT_BYTES = 4 * 1024**3
 DAMAGE = ("cut", "bits", "header bits", "bytes", "zeros", "swapped", "doubled")
+SCANS = (".nii", ".nii.gz", ".nrrd", ".mha", "CT_small.dcm")
 _HEADER = 1024
 
 
@@ -69,11 +71,21 @@ def read(slide: Slide, rng: np.random.Generator) -> None:
         read_overview(slide, max_px=200)
 
 
+def read_scan(path: Path) -> None:
+    """All of it."""
+    volume = open_volume(path)
+    assert volume.data[...].shape == volume.shape
+    assert volume.affine.shape == (4, 4)
+
+
 def outcome(path: Path, rng: np.random.Generator) -> dict[str, str]:
     """How the reading of a file ended: ``read``, a named error, or ``escaped`` with the stack."""
     try:
-        with open_slide(path) as slide:
-            read(slide, rng)
+        if path.name.endswith(SCANS):
+            read_scan(path)
+        else:
+            with open_slide(path) as slide:
+                read(slide, rng)
     except MicrotomeError as error:
         return {"end": type(error).__name__, "message": str(error)}
     except BaseException:  # noqa: BLE001 - whatever it is, it is what we look for

@@ -1,6 +1,6 @@
-"""Damaged slides end in a reading or a named error, in bounded time and memory.
+"""Damaged slides and scans end in a reading or a named error, in bounded time and memory.
 
-800 truncated, bit-flipped and otherwise damaged copies of real files, seeded; in processes of
+960 truncated, bit-flipped and otherwise damaged copies of real files, seeded; in processes of
 their own, so that a crash or a hang inside a C library is seen for what it is.
 """
 
@@ -15,18 +15,23 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import SimpleITK
 
-SLIDES = (
-    "aperio/CMU-1-Small-Region.svs",
-    "dicom/multi_frame_jpeg_camelyon_challenge_image.dcm",
-    "synthetic/boxes.tiff",
-    "synthetic/small.svs",
-    "synthetic/cells.ome.tif",
-    "synthetic/boxes_0.dcm",
-    "synthetic/cells-2c.ome.tif",
-    "synthetic/cells-gray16.tif",
+FILES = (
+    "slides/aperio/CMU-1-Small-Region.svs",
+    "slides/dicom/multi_frame_jpeg_camelyon_challenge_image.dcm",
+    "slides/synthetic/boxes.tiff",
+    "slides/synthetic/small.svs",
+    "slides/synthetic/cells.ome.tif",
+    "slides/synthetic/boxes_0.dcm",
+    "slides/synthetic/cells-2c.ome.tif",
+    "slides/synthetic/cells-gray16.tif",
+    "scans/single/CT_small.dcm",
+    "scans/nifti/nibabel_example4d.nii.gz",
 )
-PROCESSES, CASES = 2, 400
+WRITTEN = ("CT_small.nrrd", "CT_small.mha")
+"""Made of the CT by SimpleITK; not compressed, where any damage to the voxels is found."""
+PROCESSES, CASES = 2, 480
 PEAK_MIB = 1024
 
 
@@ -34,12 +39,17 @@ PEAK_MIB = 1024
 def lines(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """What the readers said of each case; fails where one of them crashed or hung."""
     script = Path(__file__).with_name("fuzz_reading.py")
-    slides = [str(shared_data / "slides" / slide) for slide in SLIDES]
+    written = [tmp_path_factory.mktemp("written") / name for name in WRITTEN]
+    image = SimpleITK.ReadImage(str(shared_data / "scans/single/CT_small.dcm"))
+    for path in written:
+        bare = SimpleITK.GetImageFromArray(SimpleITK.GetArrayFromImage(image))
+        SimpleITK.WriteImage(bare, str(path))
+    originals = [*(shared_data / file for file in FILES), *written]
     folders = [tmp_path_factory.mktemp("fuzz") for _ in range(PROCESSES)]
     with ExitStack() as files:
         running = [
             subprocess.Popen(
-                [sys.executable, script, str(seed), str(CASES), folder, *slides],
+                [sys.executable, script, str(seed), str(CASES), folder, *originals],
                 stdout=files.enter_context((folder / "said").open("w")),
                 stderr=files.enter_context((folder / "errors").open("w")),
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -73,6 +83,6 @@ def test_memory_stays_bounded(lines):
 
 def test_the_damage_is_neither_too_mild_nor_too_harsh_to_tell_anything(lines):
     ends = Counter((line["slide"], line["end"] == "read") for line in lines if "end" in line)
-    for slide in SLIDES:
-        assert ends[Path(slide).name, True] > 0
-        assert ends[Path(slide).name, False] > 10
+    for file in (*FILES, *WRITTEN):
+        assert ends[Path(file).name, True] > 0
+        assert ends[Path(file).name, False] > 10
