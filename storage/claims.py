@@ -23,6 +23,7 @@ import psutil
 from .errors import OutputBusy
 
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+_UNKNOWN = ("unknown host", 0)
 
 
 @contextmanager
@@ -73,9 +74,10 @@ def _remove_strays(lock: Path) -> None:
             descriptor = os.open(stray, os.O_RDONLY)
         except FileNotFoundError:
             continue
-        host, pid = _owner(descriptor)
+        host, pid = owner = _owner(descriptor)
         os.close(descriptor)
-        if host == socket.gethostname() and not psutil.pid_exists(pid):
+        # Without an owner it is as old as a system call: who lives makes another.
+        if owner == _UNKNOWN or (host == socket.gethostname() and not psutil.pid_exists(pid)):
             stray.unlink(missing_ok=True)
 
 
@@ -137,7 +139,7 @@ def _owner(descriptor: int) -> tuple[str, int]:
         owner = json.loads(os.pread(descriptor, 4096, 0))
         return str(owner["host"]), int(owner["pid"])
     except (ValueError, KeyError, TypeError):
-        return "unknown host", 0
+        return _UNKNOWN
 
 
 def _is_same_file(descriptor: int, lock: Path) -> bool:

@@ -490,7 +490,9 @@ def test_named_errors_survive_the_way_between_processes() -> None:
 
 
 def test_what_killed_claimants_left_is_swept_away_and_what_living_ones_made_is_not(tmp_path):
-    dead, living = (tmp_path / f".x.lock.{name * 12}.tmp" for name in "ab")
+    dead, living, unborn = (tmp_path / f".x.lock.{name * 12}.tmp" for name in "abc")
+    # Killed before it had written who it is.
+    unborn.touch()
     child = os.fork()
     if child == 0:
         os.close(claims._locked_file(dead))
@@ -499,5 +501,6 @@ def test_what_killed_claimants_left_is_swept_away_and_what_living_ones_made_is_n
     mine = claims._locked_file(living)
     with claims.claim(tmp_path / "x"):
         assert not dead.exists()
+        assert not unborn.exists()
         assert living.exists()
     os.close(mine)
