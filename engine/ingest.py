@@ -43,6 +43,10 @@ class Ingested:
         Shards made now, and shards found whole from an interrupted run.
     seconds
         Wall time of this run.
+    compared
+        Pixels or voxels that were verified beside the source's.
+    mended
+        Shards that were found damaged then, and made again.
     """
 
     path: Path
@@ -51,6 +55,8 @@ class Ingested:
     written: int = 0
     kept: int = 0
     seconds: float = 0.0
+    compared: int = 0
+    mended: int = 0
 
 
 def product_id(path: Path) -> str:
@@ -212,6 +218,7 @@ def ingest_volume(
     *,
     name: str | None = None,
     series: str | None = None,
+    resample: bool = False,
     on_progress: Progress | None = None,
     overwrite: bool = False,
 ) -> Ingested | Skipped[Ingested]:
@@ -230,6 +237,9 @@ def ingest_volume(
         The file's or folder's name by default.
     series
         Which series of a DICOM folder.
+    resample
+        Bring tilted, uneven or incomplete slices onto a regular grid
+        (:func:`~microtome.engine.volumes.open_volume`).
     on_progress
         Told of (voxels done, in all).
     overwrite
@@ -243,12 +253,13 @@ def ingest_volume(
         What is wrong with the output; running again resumes.
     """
     start, path = time.perf_counter(), Path(path)
-    volume = open_volume(path, series=series)
+    volume = open_volume(path, series=series, resample=resample)
     array = scan_array(volume.shape, volume.stored.dtype)
     name = name or product_id(path)
     product = Path(out) / f"{name}{SUFFIX}"
     identity = scan_identity(volume)
-    key = product_key(kind=SCAN, input=identity, array=array.metadata())
+    asked = {"resample": True} if resample else {}
+    key = product_key(kind=SCAN, input=identity, array=array.metadata(), **asked)
     voxels = math.prod(volume.shape)
     if product_state(product, key) == "done":
         return Skipped(Ingested(product, SCAN, voxels))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..storage.archive import shard_of
+from ..storage.archive import Archive, shard_of
 from ..storage.commit import file_identity
 from ..storage.errors import BadProduct, StaleProduct, UnreadableFile
 from ..storage.pyramid import Pyramid
@@ -99,10 +99,14 @@ def verify_slide(
     with Lender(source, mpp) as lender:
         plan, _ = choose_plan(lender.slide, stored.commit.about["profile"])
         shards = list(_shards(stored.levels))
-        damaged = set()
+        damaged: set[Path] = set()
+        broken: set[int] = set()
         for done, (level, index) in enumerate(shards, 1):
-            if not _is_sound(stored, plan, lender, level, index):
+            if not _is_sound(
+                stored, plan, lender, level, index, is_below_whole=level - 1 not in broken
+            ):
                 damaged.add(_file(stored, level, index))
+                broken.add(level)
             if on_progress is not None:
                 on_progress(done, len(shards))
         compared = 0
@@ -149,15 +153,20 @@ def _file(stored: StoredSlide, level: int, index: Index) -> Path:
     return stored.levels[level].file(stored.path / str(level), index)
 
 
-def _is_sound(stored: StoredSlide, plan: Plan, lender: Lender, level: int, index: Index) -> bool:
-    if isinstance(plan, Pyramid):
+def _is_sound(
+    stored: StoredSlide,
+    plan: Plan,
+    lender: Lender,
+    level: int,
+    index: Index,
+    *,
+    is_below_whole: bool,
+) -> bool:
+    is_known = isinstance(plan, Archive) and (level < len(plan.kept) or is_below_whole)
+    if isinstance(plan, Pyramid) or not is_known:
         return _is_decodable(stored.levels[level], stored.path / str(level), index)
     path = _file(stored, level, index)
-    try:
-        expected = shard_of(plan, level, index, stored.path, partial(file_tile, lender))
-    except BadProduct:
-        # The level below is damaged: what this one should be is known when that is mended.
-        return False
+    expected = shard_of(plan, level, index, stored.path, partial(file_tile, lender))
     return path.is_file() and path.read_bytes() == expected
 
 
@@ -223,9 +232,19 @@ def _require_same(product: Path, source: Path, identity: str) -> None:
 
 
 def verify_volume(
-    product: Path, source: Path, *, series: str | None = None, on_progress: Progress | None = None
+    product: Path,
+    source: Path,
+    *,
+    series: str | None = None,
+    resample: bool = False,
+    on_progress: Progress | None = None,
 ) -> Verified:
     """Compare every voxel of a stored scan with the source's.
+
+    Parameters
+    ----------
+    series, resample
+        As they were given to ``ingest``.
 
     Raises
     ------
@@ -234,7 +253,7 @@ def verify_volume(
     MissingFile, BadProduct
         There is no finished image of a scan; single shards are no error but counted.
     """
-    stored, volume = _both(product, source, series)
+    stored, volume = _both(product, source, series, resample)
     shards = list(stored.array.indices())
     damaged = []
     for done, index in enumerate(shards, 1):
@@ -246,16 +265,21 @@ def verify_volume(
     return Verified(product, len(shards), voxels, tuple(damaged))
 
 
-def repair_volume(found: Verified, source: Path, *, series: str | None = None) -> None:
+def repair_volume(
+    found: Verified, source: Path, *, series: str | None = None, resample: bool = False
+) -> None:
     """Make the damaged shards of a scan again; raises as :func:`repair_slide` does."""
-    stored, volume = _both(found.path, source, series)
+    stored, volume = _both(found.path, source, series, resample)
     for path in found.damaged:
         path.unlink(missing_ok=True)
     write_scan_shards(stored.array, found.path / "0", volume.stored.read_box)
 
 
-def _both(product: Path, source: Path, series: str | None) -> tuple[StoredScan, Volume]:
-    stored, volume = open_stored_scan(product), open_volume(source, series=series)
+def _both(
+    product: Path, source: Path, series: str | None, resample: bool
+) -> tuple[StoredScan, Volume]:
+    stored = open_stored_scan(product)
+    volume = open_volume(source, series=series, resample=resample)
     _require_same(product, source, scan_identity(volume))
     return stored, volume
 

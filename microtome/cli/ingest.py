@@ -33,7 +33,15 @@ from .common import (
 if TYPE_CHECKING:
     from ..engine.ingest import Ingested
     from ..engine.schedule import Skipped
-    from ..tasks.encode import SlideItem
+    from ..tasks.ingest_run import IngestItem
+
+
+Resample = Annotated[
+    bool,
+    typer.Option(
+        "--resample", help="Bring a scan's tilted, uneven or missing slices onto a regular grid."
+    ),
+]
 
 
 class ProfileName(StrEnum):
@@ -58,8 +66,10 @@ def ingest(
     out: Out,
     slide_mpp: SlideMpp = None,
     series: Annotated[
-        str | None, typer.Option(help="Series of a DICOM folder, by its number or UID.")
+        str | None,
+        typer.Option(help="Series of a DICOM folder, by its number or UID; or all, one by one."),
     ] = None,
+    resample: Resample = False,
     profile: Annotated[
         ProfileName,
         typer.Option(
@@ -68,6 +78,12 @@ def ingest(
             "read by any tool for Zarr v3. auto: archive where the file has such tiles."
         ),
     ] = ProfileName.AUTO,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify", help="Then check every shard, compare with the source, mend what differs."
+        ),
+    ] = False,
     jobs: Jobs = 1,
     overwrite: Overwrite = False,
 ) -> None:
@@ -80,40 +96,21 @@ def ingest(
     """
     from ..engine.schedule import open_pool, run_items
     from ..storage.ledger import Ledger
+    from ..tasks.ingest_run import IngestOptions, ingest_item, ingest_items
     from ..tasks.slide_list import list_slides
 
-    items = list_slides(files, mpp=slide_mpp)
+    items = ingest_items(list_slides(files, mpp=slide_mpp), series)
+    options = IngestOptions(profile.value, resample, verify, overwrite)
     ledger = Ledger(out / "ledger.jsonl")
     with open_pool(jobs) as pool, _pixel_bar() as bar:
         task = bar.add_task("", total=None)
 
-        def work(item: SlideItem) -> Ingested | Skipped[Ingested]:
-            from ..engine.ingest import ingest_slide, ingest_volume
-            from ..engine.volumes import is_scan
-
+        def work(item: IngestItem) -> Ingested | Skipped[Ingested]:
             def on_progress(done: int, total: int) -> None:
                 bar.update(task, completed=done, total=total)
 
             bar.reset(task, description=item.id, total=None)
-            if item.path.exists() and is_scan(item.path):
-                return ingest_volume(
-                    item.path,
-                    out,
-                    name=item.id.removesuffix(".nii"),
-                    series=series,
-                    on_progress=on_progress,
-                    overwrite=overwrite,
-                )
-            return ingest_slide(
-                item.path,
-                out,
-                name=item.id,
-                mpp=item.mpp,
-                profile=profile.value,
-                pool=pool,
-                on_progress=on_progress,
-                overwrite=overwrite,
-            )
+            return ingest_item(item, out=out, options=options, pool=pool, on_progress=on_progress)
 
         # One item after the other; a slide's cells are spread over the pool.
         outcomes = run_items(
@@ -137,6 +134,7 @@ def export(
     series: Annotated[
         str | None, typer.Option(help="Series of a DICOM folder, by its number or UID.")
     ] = None,
+    resample: Resample = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a scan as NIfTI; what came from NIfTI comes out with its own header.
@@ -147,7 +145,8 @@ def export(
 
     if not nifti.name.endswith((".nii", ".nii.gz")):
         raise typer.BadParameter("the file must be called .nii or .nii.gz", param_hint="NIFTI")
-    export_nifti(open_volume(scan, series=series), nifti, overwrite=overwrite)
+    volume = open_volume(scan, series=series, resample=resample)
+    export_nifti(volume, nifti, overwrite=overwrite)
     console.print(f"[green]done[/] {nifti}")
 
 
@@ -177,4 +176,7 @@ def _say(made: Ingested) -> str:
         words = (
             f"{made.pixels / 1e6:.1f} MPix, {made.pixels / 1e6 / made.seconds:.1f} MPix/s  {words}"
         )
-    return words + (f"  ({made.kept} shards kept)" if made.kept else "")
+    facts = [f"{made.kept} shards kept"] if made.kept else []
+    facts += [f"{made.compared / 1e6:.1f} MPix compared with the source"] if made.compared else []
+    facts += [f"{made.mended} damaged shards made again"] if made.mended else []
+    return f"{words}  ({', '.join(facts)})" if facts else words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -124,3 +125,34 @@ def test_wrong_use_is_code_2(shared_data: Path, tmp_path: Path):
     assert end.returncode == 2
     assert end.stderr.startswith("microtome: missing: nowhere")
     assert "Traceback" not in end.stderr
+
+
+def test_all_series_of_a_folder_become_an_image_each(shared_data: Path, tmp_path: Path):
+    folder = tmp_path / "study"
+    for name in ("ct_abdomen_3slice", "mr_rle_compressed"):
+        shutil.copytree(shared_data / "scans" / name / "dicom", folder / name)
+    refused = run("ingest", folder, "--out", tmp_path / "one")
+    assert refused.exit_code == 3
+    assert "--series" in refused.output
+    result = run("ingest", folder, "--series", "all", "--out", tmp_path / "all")
+    assert result.exit_code == 0, result.output
+    shapes = {
+        zarr.open_group(path, mode="r")["0"].shape for path in (tmp_path / "all").glob("*.ome.zarr")
+    }
+    assert shapes == {(3, 512, 512), (4, 256, 256)}
+    again = run("ingest", folder, "--series", "all", "--out", tmp_path / "all", "--verify")
+    assert "ingest: 2 skipped" in again.output
+    assert "0.8 MPix compared with the source" in again.output
+
+
+def test_verify_names_what_it_mended(shared_data: Path, tmp_path: Path):
+    assert run("ingest", shared_data / SVS, "--out", tmp_path).exit_code == 0
+    (shard,) = (tmp_path / "CMU-1-Small-Region.ome.zarr" / "0" / "c" / "0" / "0").iterdir()
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:1000] + b"damage" + whole[1006:])
+    result = run("ingest", shared_data / SVS, "--out", tmp_path, "--verify")
+    assert result.exit_code == 0, result.output
+    assert "1 damaged shards made again" in result.output
+    assert shard.read_bytes() == whole
+    again = run("ingest", shared_data / SVS, "--out", tmp_path, "--verify")
+    assert "3.7 MPix compared" in again.output

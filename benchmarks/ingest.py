@@ -1,0 +1,270 @@
+"""Ingest: Microtome's profiles beside the scripts and converters that people use instead.
+
+Run: ``python benchmarks/ingest.py`` (about six minutes; writes docs/benchmarks). The peers are
+installed into ``.venv-peers`` the first time, each with what it needs, from benchmarks/peers.
+``--quick`` takes a small slide, installs nothing, and writes nothing. ``--large`` adds the slide
+of ten gigapixels and the table of memory against size (some 25 GB of disk, six minutes more).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from large_slide import write_large_slide
+from limit import decoding_seconds
+from tables import ROOT, measured_on, table, verdict, write_report
+
+REAL = ROOT.parent / "shared" / "data" / "slides" / "aperio" / "CMU-1-Small-Region.svs"
+PEERS, VENVS = Path(__file__).parent / "peers", ROOT / ".venv-peers"
+SIDE_PX, QUICK_PX = 20_480, 2048
+LARGE_PX = (10_240, 40_960, 100_000)
+ARCHIVE, COMPATIBLE, TWO = "microtome archive", "microtome compatible", "microtome compatible, 2"
+NAIVE = "naive: OpenSlide, dask, to_zarr"
+PYTHON_PEERS = ("ome-zarr-py", "ngff-zarr", "wsic convert")
+
+ABOUT = (
+    "Written by `benchmarks/ingest.py`. One slide into a new folder, each tool in a process of its "
+    "own, one after the other, start of Python and imports included. CPU is that of the process "
+    "and its children. Memory is the most that one process of it ever held (resident). Pixels are "
+    "those of level 0. Every tool writes what it writes by default, pyramids included unless "
+    "said; Microtome syncs every file to disk before it counts, the others do not."
+)
+
+Command = Callable[[Path, Path], Sequence[str]]
+
+
+def microtome(profile: str, jobs: int = 1) -> Command:
+    """Our command line."""
+
+    def command(slide: Path, out: Path) -> Sequence[str]:
+        words = ("-m", "microtome", "ingest", str(slide), "--out", str(out))
+        return sys.executable, *words, "--profile", profile, "--jobs", str(jobs)
+
+    return command
+
+
+def script(name: str, venv: str | None = None) -> Command:
+    """A script of benchmarks/peers, in our environment or in the peer's."""
+    python = sys.executable if venv is None else str(VENVS / venv / "bin" / "python")
+    return lambda slide, out: (python, str(PEERS / name), str(slide), str(out / "image.zarr"))
+
+
+def wsic(*words: str) -> Command:
+    """wsic's command line."""
+    tool = str(VENVS / "wsic" / "bin" / "wsic")
+    return lambda slide, out: (
+        tool,
+        words[0],
+        "-i",
+        str(slide),
+        "-o",
+        str(out / "i.zarr"),
+        *words[1:],
+    )
+
+
+def ngff_zarr(slide: Path, out: Path) -> Sequence[str]:
+    """ngff-zarr's command line."""
+    tool = str(VENVS / "ngff-zarr" / "bin" / "ngff-zarr")
+    return tool, "-q", "-i", str(slide), "-o", str(out / "image.ome.zarr")
+
+
+TOOLS: dict[str, tuple[Command, str | None]] = {
+    ARCHIVE: (microtome("archive"), None),
+    COMPATIBLE: (microtome("compatible"), None),
+    TWO: (microtome("compatible", 2), None),
+    NAIVE: (script("write_naive.py"), None),
+    "ome-zarr-py": (script("write_ome_zarr.py", "ome-zarr"), "ome-zarr"),
+    "ngff-zarr": (ngff_zarr, "ngff-zarr"),
+    "wsic convert": (
+        wsic("convert", "-c", "zstd", "-w", "2", "-t", "256", "256"), "wsic",
+    ),
+    "wsic transcode (level 0, no metadata)": (wsic("transcode"), "wsic"),
+    "libvips dzsave (JPEG again)": (script("write_dzsave.py", "libvips"), "libvips"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one run took: seconds of wall clock and processor, MiB of memory, files and bytes."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mib: float
+    files: int
+    size_bytes: int
+
+
+def install_peers() -> None:
+    """Make each peer's environment, where it is not there yet."""
+    uv = str(Path(sys.executable).parent / "uv")
+    for needs in sorted(PEERS.glob("*.txt")):
+        venv = VENVS / needs.stem
+        if (venv / "ready").exists():
+            continue
+        subprocess.run([uv, "venv", "-q", "--clear", "--python", sys.executable, venv], check=True)
+        python = str(venv / "bin" / "python")
+        install = [uv, "pip", "install", "-q", "--python", python, "--require-hashes", "-r", needs]
+        subprocess.run(install, check=True)
+        (venv / "ready").touch()
+
+
+def run(command: Command, slide: Path) -> Cost:
+    """Run a tool once, into a folder that is thrown away."""
+    with tempfile.TemporaryDirectory(dir=slide.parent) as folder:
+        out = Path(folder)
+        start, before = time.perf_counter(), os.times()
+        with subprocess.Popen(
+            list(command(slide, out)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        ) as process:  # fmt: skip
+            watch = _Watch(process.pid)
+            said = process.communicate()[1]
+            peak = watch.stop()
+        if process.returncode:
+            raise SystemExit(f"{process.args} ended with {process.returncode}:\n{said[-2000:]}")
+        wall, after = time.perf_counter() - start, os.times()
+        cpu = sum(after[2:4]) - sum(before[2:4])
+        files = [path for path in out.rglob("*") if path.is_file()]
+        return Cost(wall, cpu, peak, len(files), sum(path.stat().st_size for path in files))
+
+
+class _Watch:
+    """Looks at a process and its children, ten times a second; keeps the largest."""
+
+    def __init__(self, pid: int) -> None:
+        self._process, self._over, self._peak = psutil.Process(pid), threading.Event(), 0.0
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+
+    def stop(self) -> float:
+        """MiB that the largest process held at most."""
+        self._over.set()
+        self._thread.join()
+        return self._peak
+
+    def _look(self) -> None:
+        while not self._over.wait(0.1):
+            try:
+                tree = [self._process, *self._process.children(recursive=True)]
+                sizes = [process.memory_info().rss for process in tree]
+            except psutil.NoSuchProcess:
+                continue
+            self._peak = max(self._peak, max(sizes) / 2**20)
+
+
+def compare(slide: Path, names: Sequence[str]) -> dict[str, Cost]:
+    """Run every tool once, after one run of ours to warm the file's pages up."""
+    run(TOOLS[ARCHIVE][0], slide)
+    return {name: run(TOOLS[name][0], slide) for name in names}
+
+
+def pixels_of(slide: Path) -> tuple[int, int]:
+    """(height, width) of level 0."""
+    from microtome.engine.slides import open_slide
+
+    with open_slide(slide) as opened:
+        return opened.info.height_px, opened.info.width_px
+
+
+def as_table(costs: dict[str, Cost], mpix: float) -> list[str]:
+    """One row a tool."""
+    header = ("tool", "MPix/s", "MPix per CPU second", "memory (MiB)", "files", "MB")
+    rows = [
+        (
+            name, f"{mpix / c.wall_s:,.0f}", f"{mpix / c.cpu_s:,.0f}", f"{c.peak_mib:,.0f}",
+            f"{c.files:,}", f"{c.size_bytes / 1e6:,.0f}",
+        )
+        for name, c in costs.items()
+    ]  # fmt: skip
+    return table(header, rows)
+
+
+def bars(costs: dict[str, Cost], mpix: float, source_bytes: int) -> list[str]:
+    """What came of what was asked for."""
+    archive, ours = costs[ARCHIVE], costs[COMPATIBLE]
+    lines = [
+        verdict("archive, MPix/s of wall clock", mpix / archive.wall_s, 1000),
+        verdict("archive, bytes over the source's", archive.size_bytes / source_bytes, -1.06),
+        verdict("compatible over naive, per CPU second", costs[NAIVE].cpu_s / ours.cpu_s, 5),
+        verdict("two workers over one, wall clock", ours.wall_s / costs[TWO].wall_s, 1.8),
+        verdict("memory of a process, MiB", max(archive.peak_mib, ours.peak_mib), -500),
+    ]
+    peers = [costs[name].cpu_s for name in PYTHON_PEERS if name in costs]
+    if peers:
+        best = min(peers) / ours.cpu_s
+        lines.append(verdict("compatible over the best Python peer, per CPU second", best, 2.5))
+    return lines
+
+
+def large(folder: Path) -> list[str]:
+    """Memory against size, and the slide of ten gigapixels."""
+    rows, peaks = [], {}
+    for side in LARGE_PX:
+        slide = write_large_slide(folder / f"{side}.tif", side)
+        for name in (ARCHIVE, TWO):
+            cost = run(TOOLS[name][0], slide)
+            peaks[name, side] = cost.peak_mib
+            rows.append(
+                (
+                    f"{side:,} × {side:,}", name, f"{cost.wall_s:,.1f}",
+                    f"{side * side / 1e6 / cost.wall_s:,.0f}", f"{cost.peak_mib:,.0f}",
+                    f"{cost.files:,}", f"{cost.size_bytes / 1e9:,.2f}",
+                )
+            )  # fmt: skip
+            print(rows[-1], flush=True)
+        slide.unlink()
+    header = ("slide (px)", "tool", "seconds", "MPix/s", "memory (MiB)", "files", "GB")
+    lines = ["", "## From a hundred megapixels to ten gigapixels", "", *table(header, rows), ""]
+    for name in (ARCHIVE, TWO):
+        sizes = [peaks[name, side] for side in LARGE_PX]
+        spread = max(sizes) / min(sizes)
+        lines.append(verdict(f"{name}, most memory over least", spread, -1.1))
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--large", action="store_true")
+    asked = parser.parse_args()
+    if not asked.quick:
+        install_peers()
+    names = [name for name, (_, venv) in TOOLS.items() if venv is None or not asked.quick]
+    lines = ["# Ingest", "", ABOUT]
+    with tempfile.TemporaryDirectory(dir=ROOT) as text:
+        folder = Path(text)
+        side = QUICK_PX if asked.quick else SIDE_PX
+        slides = [write_large_slide(folder / "textured.tif", side)]
+        if REAL.is_file():
+            slides.append(Path(shutil.copy(REAL, folder)))
+        for slide in slides:
+            height, width = pixels_of(slide)
+            mpix, size = height * width / 1e6, slide.stat().st_size
+            costs = compare(slide, names)
+            lines += ["", f"## {slide.name}, {width:,} × {height:,} px, {size / 1e6:,.1f} MB", ""]
+            lines += [*as_table(costs, mpix), ""]
+            lines.append(
+                f"Decoding alone: {mpix / decoding_seconds(slide):,.0f} MPix per CPU second."
+            )
+            # Where starting Python is most of the time, speed says nothing.
+            lines += ["", *bars(costs, mpix, size)] if slide is slides[0] else []
+            print("\n".join(lines), flush=True)
+        lines += large(folder) if asked.large else []
+    lines += ["", measured_on("zarr", "dask", "tifffile", "simplejpeg", "openslide-python")]
+    if not asked.quick:
+        write_report("ingest.md", lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""Ingest of many slides and scans: which, and one at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..engine.ingest import Ingested, Progress, ingest_slide, ingest_volume
+from ..engine.profiles import Profile
+from ..engine.schedule import Pool, Skipped
+from ..engine.slides import Mpp
+from ..engine.verify import (
+    Verified,
+    repair_slide,
+    repair_volume,
+    verify_slide,
+    verify_volume,
+)
+from ..engine.volumes import is_scan, list_series
+from ..storage.errors import MicrotomeError
+from ..storage.stored_slides import KIND as SLIDE
+from .encode import SlideItem
+
+ALL = "all"
+"""In place of one series: every series of a DICOM folder, each for itself."""
+
+
+@dataclass(frozen=True)
+class IngestItem:
+    """A slide, or a series of a scan.
+
+    Attributes
+    ----------
+    id
+        Names the product.
+    path
+        File or folder.
+    mpp
+        Of a slide: as the user gives it.
+    series
+        Of a DICOM folder: its number or UID; None where there is but one.
+    """
+
+    id: str
+    path: Path
+    mpp: Mpp | None = None
+    series: str | None = None
+
+
+@dataclass(frozen=True)
+class IngestOptions:
+    """What, besides the file, decides what is made.
+
+    Attributes
+    ----------
+    profile
+        How a slide's pixels are kept.
+    resample
+        Bring a scan's tilted, uneven or incomplete slices onto a regular grid.
+    verify
+        Look at every shard afterwards, compare with the source, and mend what is damaged.
+    overwrite
+        Replace products that were made otherwise.
+    """
+
+    profile: Profile = "auto"
+    resample: bool = False
+    verify: bool = False
+    overwrite: bool = False
+
+
+def ingest_items(files: Iterable[SlideItem], series: str | None = None) -> list[IngestItem]:
+    """What to ingest; with ``series="all"``, an item for each series of a DICOM folder."""
+    return [item for file in files for item in _items_of(file, series)]
+
+
+def _items_of(file: SlideItem, series: str | None) -> Iterator[IngestItem]:
+    whole = IngestItem(file.id, file.path, file.mpp, series)
+    if series != ALL:
+        yield whole
+        return
+    try:
+        found = list_series(file.path) if file.path.is_dir() and is_scan(file.path) else ()
+    except MicrotomeError:
+        # What is wrong with it is said when it is its turn.
+        found = ()
+    if len(found) < 2:
+        yield replace(whole, series=None)
+        return
+    numbers = Counter(info.number for info in found)
+    for info in found:
+        is_unique = info.number and numbers[info.number] == 1
+        name = f"{file.id}.{info.number if is_unique else info.uid}"
+        yield replace(whole, id=name, series=info.uid)
+
+
+def ingest_item(
+    item: IngestItem,
+    *,
+    out: Path,
+    options: IngestOptions,
+    pool: Pool | None = None,
+    on_progress: Progress | None = None,
+) -> Ingested | Skipped[Ingested]:
+    """Ingest one item to ``<out>/<id>.ome.zarr``, and verify it where that is asked for.
+
+    Raises
+    ------
+    BadProduct
+        What was found damaged is still so after it was made again.
+    MicrotomeError
+        As :func:`~microtome.engine.ingest.ingest_slide` and ``ingest_volume``.
+    """
+    if item.path.exists() and is_scan(item.path):
+        made = ingest_volume(
+            item.path,
+            out,
+            name=item.id.removesuffix(".nii"),
+            series=item.series,
+            resample=options.resample,
+            on_progress=on_progress,
+            overwrite=options.overwrite,
+        )
+    else:
+        made = ingest_slide(
+            item.path,
+            out,
+            name=item.id,
+            mpp=item.mpp,
+            profile=options.profile,
+            pool=pool,
+            on_progress=on_progress,
+            overwrite=options.overwrite,
+        )
+    return _verified(item, made, options, pool, on_progress) if options.verify else made
+
+
+def _verified(
+    item: IngestItem,
+    made: Ingested | Skipped[Ingested],
+    options: IngestOptions,
+    pool: Pool | None,
+    on_progress: Progress | None,
+) -> Ingested | Skipped[Ingested]:
+    image = made.value if isinstance(made, Skipped) else made
+    found, mended = _look(item, image, options, on_progress), 0
+    while found.damaged:
+        if image.kind == SLIDE:
+            repair_slide(found, item.path, mpp=item.mpp, pool=pool)
+        else:
+            repair_volume(found, item.path, series=item.series, resample=options.resample)
+        mended += len(found.damaged)
+        # A coarser level can only be judged when the one below it is whole again.
+        again = _look(item, image, options, on_progress)
+        if set(again.damaged) & set(found.damaged):
+            again.require_whole()
+        found = again
+    seen = replace(image, compared=found.compared, mended=mended)
+    return seen if mended or not isinstance(made, Skipped) else Skipped(seen)
+
+
+def _look(
+    item: IngestItem, image: Ingested, options: IngestOptions, on_progress: Progress | None
+) -> Verified:
+    if image.kind == SLIDE:
+        return verify_slide(image.path, item.path, mpp=item.mpp, on_progress=on_progress)
+    return verify_volume(
+        image.path,
+        item.path,
+        series=item.series,
+        resample=options.resample,
+        on_progress=on_progress,
+    )
