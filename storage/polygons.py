@@ -30,13 +30,40 @@ def outline(mask: NDArray[np.bool_], pixel_px: tuple[float, float]) -> BaseGeome
     shapely.Polygon or shapely.MultiPolygon
         In (x, y) level-0 pixels; empty where the mask is.
     """
-    edges = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))), axis=1)
-    rows, starts = np.nonzero(edges == 1)
-    _, ends = np.nonzero(edges == -1)
-    runs = shapely.box(starts, rows, ends, rows + 1)
-    united = shapely.union_all(runs)
+    # Sides of pixels where the mask ends, joined to the lines that they lie on: two or four lines
+    # meet in a corner, so that the faces between them are the pieces, and the holes in these.
+    y, left, right = _sides(mask)
+    x, top, bottom = _sides(mask.T)
+    across = np.stack([np.stack([left, y], 1), np.stack([right, y], 1)], 1)
+    down = np.stack([np.stack([x, top], 1), np.stack([x, bottom], 1)], 1)
+    ends = np.concatenate([across, down]).astype(np.float64)
+    lines = np.asarray(shapely.linestrings(ends))
+    faces = shapely.get_parts(shapely.polygonize(lines))
+    pieces = faces[mask[_first_pixels(faces)]]
     scale = np.array([pixel_px[1], pixel_px[0]])
-    return shapely.transform(united, lambda xy: xy * scale)
+    scaled = shapely.transform(pieces, lambda xy: xy * scale)
+    return scaled[0] if len(scaled) == 1 else shapely.MultiPolygon(list(scaled))
+
+
+def _sides(
+    mask: NDArray[np.bool_],
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """(row, first column, column after the last) of the lines above rows where a mask ends."""
+    step = np.diff(np.pad(mask.astype(np.int8), 1), axis=0)
+    # Mask above a line turns to mask below it where pieces touch in a corner: it is cut there.
+    turns = step[:, 1:] != step[:, :-1]
+    rows, starts = np.nonzero(turns & (step[:, 1:] != 0))
+    _, ends = np.nonzero(turns & (step[:, :-1] != 0))
+    return rows, starts, ends
+
+
+def _first_pixels(faces: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """(rows, columns): the topmost pixel of each face, of these the leftmost."""
+    corners, face = shapely.get_coordinates(shapely.get_exterior_ring(faces), return_index=True)
+    order = np.lexsort((corners[:, 0], corners[:, 1], face))
+    _, first = np.unique(face[order], return_index=True)
+    x, y = corners[order[first]].astype(np.intp).T
+    return y, x
 
 
 def rasterise(
@@ -151,7 +178,9 @@ def repaired(geometry: BaseGeometry) -> shapely.MultiPolygon:
     Crossing rings and overlapping parts are united: a doubly covered place stays covered, a hole
     outside its shell goes.
     """
-    return _areas(shapely.make_valid(geometry, method="structure", keep_collapsed=False))
+    if not geometry.is_valid:
+        geometry = shapely.make_valid(geometry, method="structure", keep_collapsed=False)
+    return _areas(geometry)
 
 
 def _areas(geometry: BaseGeometry) -> shapely.MultiPolygon:
