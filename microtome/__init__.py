@@ -19,6 +19,8 @@ _PUBLIC = {
     "TileDataset": "engine.datasets",
     "TiledSlide": "engine.datasets",
     "open_volume": "engine.volumes",
+    "list_series": "engine.volumes",
+    "to_suv": "engine.volumes",
     "export_nifti": "engine.volumes",
     "ingest_slide": "engine.ingest",
     "ingest_volume": "engine.ingest",

@@ -1,7 +1,7 @@
-"""Which slide formats are read, by what, and what of them: docs/reference/formats.md.
+"""Which formats of slides and scans are read, by what, and what of them: docs/reference/formats.md.
 
 Run: ``python scripts/reading_table.py [FOLDER]``. FOLDER has slides, by default those beside the
-checkout. Every line is of a file that was read while this ran.
+checkout, and ``scans`` lie beside it. Every line is of a file that was read while this ran.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from microtome.engine.slides import Slide, open_slide
 from microtome.engine.slides.base import ChannelSlide
 from microtome.engine.slides.registry import Reader, readers
+from microtome.engine.volumes import open_volume
 from microtome.storage.errors import MicrotomeError
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +48,28 @@ FILES = (
     "bad/unopenable.tiff",
     "bad/unreadable.svs",
 )
+SCANS = (
+    "ct_abdomen_3slice/dicom",
+    "ct_abdomen_3slice/liver_seg.nrrd",
+    "ct_philips_head_phantom/dicom",
+    "mr_ge_epi_4d/dicom",
+    "mr_rle_compressed/dicom",
+    "mr_siemens_mosaic/dicom",
+    "mr_siemens_multiframe/dicom",
+    "single/CT_small.dcm",
+    "single/MR_small.dcm",
+    "nifti/nibabel_example4d.nii.gz",
+    "nifti/nibabel_example_nifti2.nii.gz",
+    "nifti/spm12_PET.nii",
+    "ct_abdomen_3slice",
+    "ct_abdomen_3slice/liver.dcm",
+    "bad/MR_truncated.dcm",
+    "bad/badVR.dcm",
+    "bad/DICOMDIR",
+    "bad/no_meta.dcm",
+    "bad/notavolume",
+    "bad/rtplan_truncated.dcm",
+)
 UNTRIED = (
     ("Hamamatsu", ".ndpi, .vms, .vmu"),
     ("MIRAX", ".mrxs"),
@@ -57,13 +80,26 @@ UNTRIED = (
     ("Trestle", ".tif"),
 )
 
-ABOUT = f"""# Slide formats
+ABOUT = f"""# Formats of slides and scans
 
 Written by `scripts/reading_table.py` from files that were read while it ran; a test fails when
 it no longer holds. *Opened with* is the reader that is chosen by the file's content; of the
 others, asked for by name, those are listed that open it. *Equal* means that the middle of level 0
 ({LOOK_PX} px) has the very same pixels as with the chosen reader.
 """
+
+ABOUT_SCANS = """## Scans
+
+What a scan is opened as is decided by its content too. *Axes* says where the columns, rows and
+slices run to (R right, A front, S head of the patient). MetaImage (MHA, MHD), PET with a dose, and
+tilted or uneven stacks are read from files that the tests write; see
+[the page on scans](../how-to/scans.md).
+"""
+
+SCAN_COLUMNS = (
+    "| file or folder | opened with | modality | [t,] z, y, x | z, y, x (mm) | axes | values "
+    "| unit |"
+)
 
 COLUMNS = (
     "| file | opened with | format | values | size (px) | downsamples | tiles (px) | µm/px (from) "
@@ -142,6 +178,43 @@ def rows(folder: Path, known: tuple[Reader, ...]) -> tuple[list[str], list[str]]
     return read, refused
 
 
+def scan_row(path: Path, name: str) -> tuple[bool, str]:
+    """Whether a scan is read, and its line."""
+    import nibabel
+
+    try:
+        volume = open_volume(path)
+        volume.data[tuple(n // 2 for n in volume.shape[:-2])]
+    except MicrotomeError as error:
+        return False, f"| {name} | {error.reason}: {error.what} |"
+    cells = (
+        name,
+        volume.backend,
+        volume.modality,
+        " × ".join(str(n) for n in volume.shape),
+        " × ".join(f"{mm:.4g}" for mm in volume.spacing_mm),
+        "".join(nibabel.aff2axcodes(volume.affine)),
+        str(volume.stored.dtype),
+        volume.unit or "not stated",
+    )
+    return True, f"| {' | '.join(cells)} |"
+
+
+def scan_lines(folder: Path) -> list[str]:
+    """The part on scans."""
+    found = [scan_row(folder / name, name) for name in SCANS]
+    return [
+        ABOUT_SCANS,
+        SCAN_COLUMNS,
+        "|" + "---|" * (SCAN_COLUMNS.count("|") - 1),
+        *(line for is_read, line in found if is_read),
+        "",
+        "| refused | why |",
+        "|---|---|",
+        *(line for is_read, line in found if not is_read),
+    ]
+
+
 def document(folder: Path) -> str:
     """The whole page."""
     known = readers()
@@ -152,25 +225,25 @@ def document(folder: Path) -> str:
         "|---|---|",
         *(f"| {reader.name} | {reader.what} |" for reader in known),
         "",
-        "## Read",
+        "## Slides",
         "",
         COLUMNS,
         "|" + "---|" * (COLUMNS.count("|") - 1),
         *read,
         "",
-        "## Refused",
-        "",
-        "| file | why |",
+        "| refused | why |",
         "|---|---|",
         *refused,
         "",
-        "## Not tried",
+        "### Not tried",
         "",
         "OpenSlide reads these as well. No real file of theirs was at hand: nothing is promised.",
         "",
         "| scanner | files |",
         "|---|---|",
         *(f"| {scanner} | {suffix} |" for scanner, suffix in UNTRIED),
+        "",
+        *scan_lines(folder.parent / "scans"),
     ]
     return "\n".join(lines) + "\n"
 
