@@ -2,40 +2,34 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.grid import TileGrid, overlaps, tissue_fraction
+from ..engine.grid import Edge, TileGrid, overlaps, tissue_fraction
 from ..engine.quality import tile_quality
 from ..engine.schedule import Outcome, Skipped, run_items
 from ..engine.slides import Bounds, Mpp, Slide, open_slide
 from ..engine.slides.salvage import Salvaged
-from ..engine.tiles import read_tile
+from ..engine.stain import REFERENCE_TARGET, Method, Normaliser, make_normaliser, stain_statistics
+from ..engine.stain import VERSION as STAIN_VERSION
 from ..engine.tissue import KIND as TISSUE_KIND
 from ..engine.tissue import SUFFIX as TISSUE_SUFFIX
 from ..engine.tissue import VERSION as TISSUE_VERSION
 from ..engine.tissue import TissueMask, find_tissue, read_tissue, require_fit
 from ..storage.bags import KIND, SUFFIX, Bag, write_bag
 from ..storage.commit import file_identity, is_done, product_key, require_commit
-from ..storage.errors import BadGeometry, CorruptTiles, NoTissue, UnreadableFile
+from ..storage.errors import BadGeometry, NoTissue
 from ..storage.ledger import Ledger
 from .encoders import DEFAULT, Encoder, Precision, Tiles, load_encoder
+from .tile_reader import TileReader, share_of_tiles, too_corrupt
 
 PIPELINE_VERSION = 1
 """Goes up with every change that alters the tiles or the quality columns of a bag."""
-
-_BATCH = 64
-_BATCHES_AHEAD = 2
-
-Indices = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -59,6 +53,11 @@ class EncodeOptions:
     masks
         Folder of ``<id>.tissue.zarr`` to take in place of finding the tissue: masks that were
         made otherwise, or that a person edited. A slide that has none there is rejected.
+    stain
+        How tiles are given one look before they are encoded, by statistics of the whole slide
+        (:func:`~microtome.engine.stain.make_normaliser`); none by default.
+    edge
+        What becomes of tiles at the edge (:class:`~microtome.engine.grid.TileGrid`).
     """
 
     encoder: str = DEFAULT
@@ -70,6 +69,8 @@ class EncodeOptions:
     precision: Precision = "fp32"
     device: str = "cpu"
     masks: Path | None = None
+    stain: Method | None = None
+    edge: Edge = "drop"
 
     def load(self) -> Encoder:
         """Load the encoder; the same one each time within a process."""
@@ -116,8 +117,8 @@ class Encoded:
         """What the ledger says of a bag that is not whole."""
         if not self.corrupt_tiles:
             return ""
-        share = _share(self.corrupt_tiles, self.tiles + self.corrupt_tiles)
-        return f"{share} cannot be decoded and are left out"
+        lost = share_of_tiles(self.corrupt_tiles, self.tiles + self.corrupt_tiles)
+        return f"{lost} cannot be decoded and are left out"
 
 
 def encode(
@@ -128,6 +129,7 @@ def encode(
     id: str | None = None,  # noqa: A002 - the bag's own word
     quality: Mapping[str, NDArray[np.float32]] | None = None,
     max_corrupt: float = 0.02,
+    normaliser: Normaliser | None = None,
 ) -> Bag:
     """Encode the tiles of a grid.
 
@@ -149,6 +151,8 @@ def encode(
     max_corrupt
         Tiles that cannot be decoded are left out and counted; where they are more than this
         fraction of all, the slide is refused.
+    normaliser
+        Of the slide's stains; quality is measured on the tiles as they were scanned.
 
     Returns
     -------
@@ -171,14 +175,15 @@ def encode(
     if isinstance(encoder, str):
         encoder = load_encoder(encoder)
     _check_fit(slide, grid, encoder)
-    reader = _Reader(slide, grid, int(max_corrupt * len(grid)))
-    fitted = encoder.for_slide(reader.sample(encoder.sample_tiles))
+    reader = TileReader(slide, grid, int(max_corrupt * len(grid)))
+    look = _as_scanned if normaliser is None else normaliser.apply
+    fitted = encoder.for_slide(look(reader.sample(encoder.sample_tiles)))
     features = np.empty((len(grid), encoder.dim), np.float32)
     columns: dict[str, NDArray[np.float32]] = {}
     is_read = np.zeros(len(grid), np.bool_)
     for indices, tiles in reader.batches():
         is_read[indices] = True
-        features[indices] = fitted.encode(tiles)
+        features[indices] = fitted.encode(look(tiles))
         for name, values in tile_quality(tiles).items():
             columns.setdefault(name, np.empty(len(grid), np.float32))[indices] = values
     columns |= quality or {}
@@ -194,12 +199,16 @@ def encode(
         mpp=grid.mpp,
         slide_mpp=info.mpp,
         tile_px=grid.tile_px,
-        encoder=f"{encoder.name}@{encoder.version}",
+        encoder=f"{encoder.name}@{encoder.version}" + (f"+{normaliser.name}" if normaliser else ""),
         feature_names=encoder.feature_names,
         quality={name: column[is_read] for name, column in columns.items()},
         source=str(info.path),
         corrupt_tiles=int((~is_read).sum()),
     )
+
+
+def _as_scanned(tiles: Tiles) -> Tiles:
+    return tiles
 
 
 def _check_fit(slide: Slide, grid: TileGrid, encoder: Encoder) -> None:
@@ -220,70 +229,6 @@ def _check_fit(slide: Slide, grid: TileGrid, encoder: Encoder) -> None:
 
 def _box(bounds: Bounds) -> tuple[int, int, int, int]:
     return bounds.y_px, bounds.x_px, bounds.height_px, bounds.width_px
-
-
-def _share(corrupt: int, tiles: int) -> str:
-    return f"{100 * corrupt / tiles:.3g} % of tiles ({corrupt} of {tiles})"
-
-
-def _too_corrupt(slide: Slide, what: str) -> CorruptTiles:
-    return CorruptTiles(
-        f"{what} cannot be decoded",
-        where=slide.info.path,
-        remedy="Copy the slide again, or allow more with --max-corrupt",
-    )
-
-
-class _Reader:
-    """Tiles of a grid, decoded ahead by one thread; those that cannot be are left out."""
-
-    def __init__(self, slide: Slide, grid: TileGrid, allowed_corrupt: int) -> None:
-        self._slide, self._grid, self._allowed = slide, grid, allowed_corrupt
-
-    def sample(self, count: int) -> Tiles:
-        """Up to ``count`` tiles, evenly spread over the grid; raises if not one can be decoded."""
-        chosen = np.linspace(0, len(self._grid) - 1, min(count, len(self._grid)))
-        wanted = np.unique(chosen.astype(np.intp))
-        tiles = self._decode(wanted)[1]
-        if len(wanted) and not len(tiles):
-            raise _too_corrupt(self._slide, "at least " + _share(len(wanted), len(self._grid)))
-        return tiles
-
-    def batches(self) -> Iterator[tuple[Indices, Tiles]]:
-        """All tiles in grid order; raises at the end if too many could not be decoded."""
-        n, corrupt = len(self._grid), 0
-        for wanted, indices, tiles in self._ahead():
-            corrupt += len(wanted) - len(indices)
-            # What is refused is counted to its end, but encoded no further.
-            if corrupt <= self._allowed and len(indices):
-                yield indices, tiles
-        if corrupt > min(self._allowed, n - 1):
-            raise _too_corrupt(self._slide, _share(corrupt, n))
-
-    def _ahead(self) -> Iterator[tuple[Indices, Indices, Tiles]]:
-        n = len(self._grid)
-        chunks = (np.arange(i, min(i + _BATCH, n), dtype=np.intp) for i in range(0, n, _BATCH))
-        with ThreadPoolExecutor(max_workers=1) as thread:
-            ahead: deque[tuple[Indices, Future[tuple[Indices, Tiles]]]] = deque()
-            while True:
-                for chunk in islice(chunks, 1 + _BATCHES_AHEAD - len(ahead)):
-                    ahead.append((chunk, thread.submit(self._decode, chunk)))
-                if not ahead:
-                    return
-                wanted, future = ahead.popleft()
-                yield wanted, *future.result()
-
-    def _decode(self, indices: Indices) -> tuple[Indices, Tiles]:
-        px = self._grid.tile_px
-        tiles = np.empty((len(indices), px, px, 3), np.uint8)
-        is_read = np.zeros(len(indices), np.bool_)
-        for row, index in enumerate(indices.tolist()):
-            try:
-                tiles[row] = read_tile(self._slide, self._grid, index)
-            except UnreadableFile:
-                continue
-            is_read[row] = True
-        return indices[is_read], tiles[is_read]
 
 
 def encode_slide(
@@ -315,7 +260,10 @@ def encode_slide(
             Encoded(bag_path, about["instances"], about["features"], about["corrupt_tiles"])
         )
     with open_slide(item.path, mpp=item.mpp) as slide:
-        grid, tissue = _tissue_tiles(slide, item.id, encoder, options)
+        grid, tissue, mask = _tissue_tiles(slide, item.id, encoder, options)
+        normaliser = None
+        if options.stain is not None:
+            normaliser = make_normaliser(options.stain, stain_statistics(Salvaged(slide), mask))
         bag = encode(
             slide,
             grid,
@@ -323,6 +271,7 @@ def encode_slide(
             id=item.id,
             quality={"tissue": tissue},
             max_corrupt=options.max_corrupt,
+            normaliser=normaliser,
         )
     write_bag(bag_path, bag, key=key, overwrite=overwrite)
     return Encoded(bag_path, len(bag), encoder.dim, bag.corrupt_tiles)
@@ -334,6 +283,8 @@ def _key(item: SlideItem, options: EncodeOptions, encoder: Encoder) -> str:
     mask = _mask_path(item.id, options)
     parameters |= {"encoder": f"{encoder.name}@{encoder.version}"}
     parameters |= {"tile_px": encoder.tile_px, "mpp": encoder.mpp}
+    if options.stain is not None:
+        parameters["stain"] = f"{options.stain}@{STAIN_VERSION}:{REFERENCE_TARGET.source}"
     return product_key(
         kind=KIND,
         pipeline=PIPELINE_VERSION,
@@ -351,12 +302,16 @@ def _mask_path(id_: str, options: EncodeOptions) -> Path | None:
 
 def _tissue_tiles(
     slide: Slide, id_: str, encoder: Encoder, options: EncodeOptions
-) -> tuple[TileGrid, NDArray[np.float32]]:
-    """The tiles that lie on tissue, and how far each does."""
+) -> tuple[TileGrid, NDArray[np.float32], TissueMask]:
+    """The tiles that lie on tissue, how far each does, and the tissue."""
     info = slide.info
     size_px = (info.height_px, info.width_px)
     grid = TileGrid.over(
-        info, tile_px=encoder.tile_px, mpp=encoder.mpp, stride_px=options.stride_px
+        info,
+        tile_px=encoder.tile_px,
+        mpp=encoder.mpp,
+        stride_px=options.stride_px,
+        edge=options.edge,
     )
     _check_fit(slide, grid, encoder)
     given = _mask_path(id_, options)
@@ -374,7 +329,7 @@ def _tissue_tiles(
             where=info.path,
             remedy="Ask for less with --min-tissue, or for smaller tiles with --tile-px",
         )
-    return grid.select(keep), fraction[keep]
+    return grid.select(keep), fraction[keep], mask
 
 
 def _found_tissue(slide: Slide, options: EncodeOptions) -> tuple[TissueMask, set[Bounds]]:
@@ -385,7 +340,7 @@ def _found_tissue(slide: Slide, options: EncodeOptions) -> tuple[TissueMask, set
     except NoTissue as error:
         if salvaged.lost_fraction > options.max_corrupt:
             share = f"{100 * salvaged.lost_fraction:.3g} % of the slide"
-            raise _too_corrupt(slide, share) from error
+            raise too_corrupt(slide, share) from error
         raise
 
 

@@ -18,6 +18,22 @@ class Precision(StrEnum):
     BF16 = "bf16"
 
 
+class Edge(StrEnum):
+    """What becomes of tiles at the edge of a slide."""
+
+    DROP = "drop"
+    KEEP = "keep"
+    PAD = "pad"
+
+
+class Stain(StrEnum):
+    """How stains are normalised."""
+
+    MACENKO = "macenko"
+    VAHADANE = "vahadane"
+    REINHARD = "reinhard"
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(encode)
@@ -55,6 +71,16 @@ def encode(
         Path | None,
         typer.Option(help="Folder of <id>.tissue.zarr to use, in place of finding the tissue."),
     ] = None,
+    edge: Annotated[
+        Edge,
+        typer.Option(
+            help="Tiles at the edge. drop: only whole ones of the lattice. keep: a last row and "
+            "column moved inwards. pad: filled with white."
+        ),
+    ] = Edge.DROP,
+    stain: Annotated[
+        Stain | None, typer.Option(help="Give all slides one look before they are encoded.")
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto; for deep encoders.")] = "cpu",
     precision: Annotated[Precision, typer.Option(help="For deep encoders.")] = Precision.FP32,
     jobs: Jobs = 1,
@@ -83,6 +109,8 @@ def encode(
         precision=precision.value,
         device=device,
         masks=masks,
+        stain=None if stain is None else stain.value,
+        edge=edge.value,
     )
     options.load()
 

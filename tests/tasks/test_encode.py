@@ -17,6 +17,9 @@ from typer.testing import CliRunner
 from microtome.engine.grid import TileGrid
 from microtome.engine.schedule import Skipped
 from microtome.engine.slides import open_slide
+from microtome.engine.stain import make_normaliser, stain_statistics
+from microtome.engine.tiles import read_tiles
+from microtome.engine.tissue import find_tissue
 from microtome.storage.bags import find_bags, read_bag
 from microtome.storage.errors import (
     BadGeometry,
@@ -354,3 +357,35 @@ class TestCommand:
         result = CliRunner().invoke(app, ["encoder", "list"], env={"COLUMNS": "200"})
         assert result.exit_code == 0
         assert [name for name in FEATURES if name not in result.output] == []
+
+
+class TestStain:
+    def test_tiles_are_given_one_look_before_they_are_encoded(self, item, bag_path, tmp_path):
+        made = encode_slide(item, out=tmp_path, options=EncodeOptions(stain="macenko"))
+        plain, bag = read_bag(bag_path), read_bag(made.path)
+        assert bag.encoder.startswith(f"{plain.encoder}+macenko@")
+        np.testing.assert_array_equal(bag.coords_px, plain.coords_px)
+        with open_slide(item.path) as slide:
+            normaliser = make_normaliser("macenko", stain_statistics(slide, find_tissue(slide)))
+            grid = TileGrid.over(slide.info, tile_px=bag.tile_px, mpp=bag.mpp)
+            tiles = np.concatenate([t for _, t in read_tiles(slide, grid)])
+        rows = [grid.coords_px.tolist().index(place) for place in bag.coords_px.tolist()]
+        encoder = load_encoder()
+        looked = normaliser.apply(tiles[rows])
+        count = min(encoder.sample_tiles, len(rows))
+        sample = np.unique(np.linspace(0, len(rows) - 1, count).astype(int))
+        expected = encoder.for_slide(looked[sample]).encode(looked)
+        np.testing.assert_array_equal(bag.features, expected)
+        # Quality is of the tiles as they were scanned.
+        np.testing.assert_array_equal(bag.quality["focus"], plain.quality["focus"])
+
+    def test_a_bag_of_another_look_is_another_product(self, item, bag_path):
+        with pytest.raises(StaleProduct):
+            encode_slide(item, out=bag_path.parent, options=EncodeOptions(stain="reinhard"))
+
+
+def test_kept_edges_add_tiles_at_the_right_and_lower_edge(item, bag_path, tmp_path):
+    options = EncodeOptions(edge="keep", min_tissue=0.0)
+    kept = read_bag(encode_slide(item, out=tmp_path, options=options).path)
+    reach = kept.coords_px.max(0) + np.array(kept.footprint_px)
+    assert (np.array(kept.slide_px) - reach < 1).all()
