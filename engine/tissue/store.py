@@ -134,9 +134,15 @@ def slide_image(slide_path: Path, id_: str, into: Path | None) -> Path | None:
 def _list_label(folder: Path) -> None:
     """Name the mask in the group ``labels``, beside what others have put there."""
     file = folder / "zarr.json"
-    names: list[str] = []
-    if file.is_file():
-        names = json.loads(file.read_text(encoding="utf-8"))["attributes"]["ome"]["labels"]
+    try:
+        stated = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        names = [] if stated is None else [*stated["attributes"]["ome"]["labels"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadProduct(
+            f"the list of labels is damaged ({error!r})",
+            where=file,
+            remedy="Mend it, or delete it where there are no labels but ours",
+        ) from error
     if LABEL_NAME not in names:
         group = ngff.group({"ome": ngff.labels([*names, LABEL_NAME])})
         write_text(file, json.dumps(group, indent=1))

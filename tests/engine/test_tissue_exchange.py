@@ -390,6 +390,15 @@ class TestLabelOfTheSlide:
         group = zarr.open_group(image / "labels", mode="r")
         assert group.attrs["ome"]["labels"] == ["nuclei", "tissue"]
 
+    @pytest.mark.parametrize("text", ["{", "{}", "[]"])
+    def test_a_damaged_list_of_labels_is_named_and_left(self, image, tmp_path, text):
+        (image / "labels").mkdir()
+        (image / "labels" / "zarr.json").write_text(text)
+        with pytest.raises(BadProduct, match=r"labels/zarr\.json"):
+            make_tissue(image, tmp_path / "a.tissue.zarr", into=image)
+        assert [p.name for p in (image / "labels").iterdir()] == ["zarr.json"]
+        assert (image / "labels" / "zarr.json").read_text() == text
+
     def test_an_edited_mask_takes_its_place_only_when_asked(self, image, tmp_path):
         make_tissue(image, tmp_path / "a.tissue.zarr", into=image)
         drawn = tmp_path / "a.tissue.geojson"
