@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..storage.commit import Commit, read_commit
-from ..storage.errors import MicrotomeError, MissingFile
+from ..storage.errors import MicrotomeError, MissingFile, NoUptake
 from .slides import Mpp, SlideInfo, open_slide
 
 if TYPE_CHECKING:
@@ -167,6 +167,7 @@ def _of_scan(volume: Volume) -> dict[str, Any]:
     import nibabel
 
     spacing = volume.spacing_mm
+    suv, no_suv = _suv(volume)
     return {
         "path": str(volume.path),
         "kind": "scan",
@@ -179,13 +180,26 @@ def _of_scan(volume: Volume) -> dict[str, Any]:
         "affine": volume.affine.tolist(),
         "dtype": str(volume.stored.dtype),
         "unit": volume.unit,
+        "suv_factor": suv,
         "time_s": None if volume.time_s is None else volume.time_s.tolist(),
         "repetition_time_s": volume.repetition_time_s,
         "series": volume.series,
         "files": len(volume.files),
-        "odd": [*volume.notes, *_odd_values(volume)],
+        "odd": [*volume.notes, *no_suv, *_odd_values(volume)],
         "properties": dict(volume.properties),
     }
+
+
+def _suv(volume: Volume) -> tuple[float | None, list[str]]:
+    """What a PET scan is multiplied by to become SUV by body weight; or why there is no SUV."""
+    from .volumes.suv import suv_factor
+
+    if volume.modality != "PT":
+        return None, []
+    try:
+        return suv_factor(volume), []
+    except NoUptake as error:
+        return None, [f"no uptake values (SUV): {error.what}"]
 
 
 def _odd_values(volume: Volume) -> list[str]:

@@ -133,15 +133,28 @@ def to_suv(
         It is no PET, not corrected for attenuation or decay, or an attribute is missing or cannot
         be; the message names it.
     """
+    factor = suv_factor(
+        volume, by=by, formula=formula, weight_kg=weight_kg, height_m=height_m, sex=sex
+    )
+    return _scaled(volume, factor, _UNITS[by, formula if by == "lean body mass" else ""])
+
+
+def suv_factor(
+    volume: Volume,
+    *,
+    by: By = "body weight",
+    formula: Formula = "Janmahasatian",
+    weight_kg: float | None = None,
+    height_m: float | None = None,
+    sex: str | None = None,
+) -> float:
+    """What :func:`to_suv` multiplies true values by; parameters and errors as there."""
     if by not in ("body weight", "lean body mass"):
         raise ValueError(f"by {by!r}: body weight or lean body mass")
     told = _Told(volume, {"weight_kg": weight_kg, "height_m": height_m, "sex": sex})
     told.check_corrected()
     factor = _body_weight_factor(told)
-    if by == "lean body mass":
-        factor *= _lean_fraction(told, formula)
-    unit = _UNITS[by, formula if by == "lean body mass" else ""]
-    return _scaled(volume, factor, unit)
+    return factor * _lean_fraction(told, formula) if by == "lean body mass" else factor
 
 
 def to_bqml(volume: Volume) -> Volume:

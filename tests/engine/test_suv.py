@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
+from microtome.engine.describe import describe
 from microtome.engine.ingest import ingest_volume
 from microtome.engine.volumes import Volume, Voxels, open_volume, to_bqml, to_suv
 from microtome.engine.volumes.dicom_pet import pet_properties
@@ -329,6 +330,7 @@ def test_pet_is_converted_from_files_and_from_what_is_stored(
     opened = open_volume(folder)
     assert opened.unit == "BQML"
     assert to_bqml(opened) is opened
+    assert describe(folder)["suv_factor"] == pytest.approx(KNOWN[0][1])
     expected = values * np.array([2.0, 3.0])[:, None, None] * KNOWN[0][1]
     np.testing.assert_allclose(to_suv(opened).data[...], expected, rtol=1e-6)
     np.testing.assert_allclose(to_suv(opened).data[1, 2, 3], expected[1, 2, 3], rtol=1e-6)
@@ -337,3 +339,17 @@ def test_pet_is_converted_from_files_and_from_what_is_stored(
     np.testing.assert_array_equal(to_suv(stored).data[...], to_suv(opened).data[...])
     kept = " ".join(stored.properties.values())
     assert not any(word in kept for word in ("Doe", "P1", "1970", "20201217", "104829"))
+
+
+def test_info_says_why_there_are_no_uptake_values(
+    tmp_path: Path, write_slices: Callable[..., Path]
+) -> None:
+    def unweighed(_: int, data: Dataset) -> None:
+        data.update(header(**{**SIEMENS, "PatientWeight": ""}))
+
+    places = [(0, 0, 0), (0, 0, 3)]
+    values = np.ones((2, 3, 4), np.int16)
+    folder = write_slices(tmp_path / "p", values, places, modality="PT", change=unweighed)
+    found = describe(folder)
+    assert found["suv_factor"] is None
+    assert "PatientWeight (0010,1030)" in found["odd"][0]
