@@ -28,7 +28,8 @@ FILL = 255
 QUALITY = 90
 """Of what Microtome encodes itself. Decoding does not depend on it."""
 
-_SCAN, _ADOBE, _END = 0xDA, 0xEE, b"\xff\xd9"
+_SCAN, _ADOBE = 0xDA, 0xEE
+_START, _END = b"\xff\xd8", b"\xff\xd9"
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _ORDER = [1, 2, 0]
 _FULL: Sampling = ((1, 1),) * 3
@@ -97,8 +98,8 @@ def frame_of(stream: bytes) -> Frame:
             components = [body[n : n + 3] for n in range(6, len(body) - 2, 3)]
         elif marker == _ADOBE and body.startswith(b"Adobe") and len(body) >= 12:
             transform = body[11]
-    if stream.rfind(_END) < 0:
-        raise ValueError("its JPEG data have no end")
+    if stream[:2] != _START or stream.rfind(_END) < 0:
+        raise ValueError("its JPEG data have no beginning or no end")
     if min(size) < 1 or not components:
         raise ValueError("its JPEG data do not say how large the image is")
     sampling = tuple((part[1] >> 4, part[1] & 15) for part in components)

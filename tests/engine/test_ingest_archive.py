@@ -193,19 +193,24 @@ def test_every_scan_is_the_files_own_byte_for_byte(truth_and_product: Callable, 
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_validators_accept_it_and_another_process_reads_it_with_zarr_alone(
+def test_independent_validators_accept_it(truth_and_product: Callable, name: str) -> None:
+    truth, product = truth_and_product(name)
+    yaozarrs.validate_zarr_store(product)
+    image = Image.from_zarr(zarr.open_group(product, mode="r"))
+    assert len(image.attributes.ome.multiscales[0].datasets) >= len(truth.levels)
+
+
+@pytest.mark.parametrize("name", [SVS, CAMELYON])
+def test_another_process_reads_it_with_zarr_alone(
     truth_and_product: Callable, name: str, tmp_path: Path
 ) -> None:
     truth, product = truth_and_product(name)
-    yaozarrs.validate_zarr_store(product)
-    datasets = Image.from_zarr(zarr.open_group(product)).attributes.ome.multiscales[0].datasets
     code = (
         "import sys, zarr\n"
         "array = zarr.open_group(sys.argv[1], mode='r')[sys.argv[2]]\n"
         "sys.stdout.buffer.write(array[:, :50, :60].tobytes())"
     )
     last = len(truth.levels) - 1
-    assert len(datasets) > last
     ended = subprocess.run(
         [sys.executable, "-c", code, product, str(last)],
         capture_output=True,
