@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from ..slides.base import Pixels
 from .brightfield import density_of
-from .shapes import Mask, disk, opened, pieces
+from .shapes import Mask, disk, opened, window
 
 _SMOOTH_UM = 15.0
 _WIDEST_UM = 250.0
@@ -66,11 +66,17 @@ def folds(image: Pixels, tissue: Mask, *, mpp: float) -> Mask:
     beside = cv2.morphologyEx(filled, cv2.MORPH_OPEN, disk(_WIDEST_UM / 2 / mpp))
     ridges = tissue & (mean > _LEAST_DENSITY) & (mean > _LEAST_RATIO * beside)
     ridges = opened(ridges, _NARROWEST_UM / 2 / mpp)
-    numbers, areas = pieces(ridges)
-    for number in np.flatnonzero(areas * mpp**2 >= _NARROWEST_UM * _SHORTEST_UM):
-        piece = numbers == number
-        if number and _is_long(piece, mpp) and _is_doubled(piece, ridges, tissue, smooth, mpp):
-            found |= piece
+    count, numbers, boxes, _ = cv2.connectedComponentsWithStats(ridges.astype(np.uint8))
+    for number in range(1, count):
+        *box, area = boxes[number].tolist()
+        if area * mpp**2 < _NARROWEST_UM * _SHORTEST_UM:
+            continue
+        part = window(box, ridges.shape, _FAR_UM / mpp)
+        piece = np.asarray(numbers[part] == number)
+        if _is_long(piece, mpp) and _is_doubled(
+            piece, ridges[part], tissue[part], smooth[part], mpp
+        ):
+            found[part] |= piece
     return found
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..slides.base import Pixels
 from .brightfield import glass_colour
-from .shapes import Mask, closed, dilated, disk, without_specks
+from .shapes import Mask, closed, dilated, disk, window, without_specks
 
 _WIDEST_UM = 120.0
 _LEAST_DARK = 0.06
@@ -23,6 +23,7 @@ _ROUND = 0.85
 """Area of a bubble over that of its convex hull."""
 _GLASS_BESIDE = 0.7
 _GLASS_INSIDE = 0.5
+_BESIDE_UM = 120.0
 _SHORTEST_EDGE_UM = 4_000.0
 _EDGE_GAP_UM = 200.0
 _MARGIN_UM = 40.0
@@ -76,17 +77,18 @@ def _bubbles(lines: Mask, glass: Mask, mpp: float) -> Mask:
             continue
         # The largest hole of the line is the bubble's inside; a scribble has many small ones.
         inside = max(_holes(outlines, tree[0], child), key=cv2.contourArea)
-        hull = cv2.contourArea(cv2.convexHull(inside))
-        area = cv2.contourArea(inside)
+        area, hull = cv2.contourArea(inside), cv2.contourArea(cv2.convexHull(inside))
         if area * mpp**2 < _SMALLEST_BUBBLE_UM2 / 2 or area < _ROUND * hull:
             continue
-        one = np.zeros_like(out)
-        cv2.drawContours(one, [inside], -1, 1, cv2.FILLED)
-        if glass[one > 0].mean() < _GLASS_INSIDE:
-            continue
-        cv2.drawContours(one, [outline], -1, 1, cv2.FILLED)
-        if _share_of_glass(lines & (one > 0), glass, mpp) >= _GLASS_BESIDE:
-            out |= one
+        part = window(cv2.boundingRect(outline), lines.shape, 2 * _BESIDE_UM / mpp)
+        shift = (-part[1].start, -part[0].start)
+        hole, whole = (np.zeros(out[part].shape, np.uint8) for _ in range(2))
+        cv2.drawContours(hole, [inside], -1, 1, cv2.FILLED, offset=shift)
+        cv2.drawContours(whole, [outline], -1, 1, cv2.FILLED, offset=shift)
+        rim = lines[part] & (whole > 0)
+        is_glass = glass[part][hole > 0].mean() >= _GLASS_INSIDE
+        if is_glass and _glass_beside(rim, glass[part], mpp)[rim].mean() >= _GLASS_BESIDE:
+            out[part] |= whole
     return np.asarray(out > 0)
 
 
@@ -103,7 +105,8 @@ def _edges(lines: Mask, glass: Mask, mpp: float) -> Mask:
 
     shortest = _SHORTEST_EDGE_UM / mpp
     out = np.zeros(lines.shape, np.uint8)
-    if not lines.any() or max(lines.shape) < shortest:
+    lines = lines & (_glass_beside(lines, glass, mpp) >= _GLASS_BESIDE)
+    if not lines.any() or np.hypot(*lines.shape) < shortest:
         return np.asarray(out > 0)
     segments = cv2.HoughLinesP(
         lines.astype(np.uint8),
@@ -113,18 +116,20 @@ def _edges(lines: Mask, glass: Mask, mpp: float) -> Mask:
         minLineLength=shortest,
         maxLineGap=_EDGE_GAP_UM / mpp,
     )
-    near = round(_WIDEST_UM / mpp) | 1
+    width = round(_WIDEST_UM / mpp) | 1
     for x1, y1, x2, y2 in [] if segments is None else np.asarray(segments, int).reshape(-1, 4):
-        along = np.zeros_like(out)
-        cv2.line(along, (int(x1), int(y1)), (int(x2), int(y2)), 1, near)
-        line = lines & (along > 0)
-        if _share_of_glass(line, glass, mpp) >= _GLASS_BESIDE:
-            out |= line.astype(np.uint8)
-    return dilated(out > 0, _MARGIN_UM / mpp)
+        cv2.line(out, (int(x1), int(y1)), (int(x2), int(y2)), 1, width)
+    return dilated((out > 0) & lines, _MARGIN_UM / mpp)
 
 
-def _share_of_glass(line: Mask, glass: Mask, mpp: float) -> float:
-    """Share of what lies beside a line that is glass."""
-    near, far = dilated(line, 1.5 * _GAP_UM / mpp), dilated(line, 3 * _GAP_UM / mpp)
-    beside = far & ~near
-    return float(glass[beside].mean()) if beside.any() else 0.0
+def _glass_beside(line: Mask, glass: Mask, mpp: float) -> NDArray[np.float32]:
+    """Share of glass in what lies around each pixel, the line with a margin left out."""
+    import cv2
+
+    side = (2 * round(_BESIDE_UM / mpp) + 1,) * 2
+    beside = ~dilated(line, 1.5 * _GAP_UM / mpp)
+    glassy, all_of_it = (
+        cv2.boxFilter(plane.astype(np.float32), cv2.CV_32F, side, normalize=False)
+        for plane in (glass & beside, beside)
+    )
+    return np.asarray(glassy / np.maximum(all_of_it, 1), np.float32)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -62,3 +64,11 @@ def pieces(mask: Mask) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     found = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
     areas = np.asarray(found[2], np.int64)[:, cv2.CC_STAT_AREA]
     return np.asarray(found[1], np.int32), areas
+
+
+def window(box: Sequence[int], shape: tuple[int, ...], margin_px: float) -> tuple[slice, slice]:
+    """Rows and columns of a box (x, y, width, height, as OpenCV has it) and what is around."""
+    x, y, width, height = box
+    more = round(margin_px) + 1
+    rows = slice(max(0, y - more), min(shape[0], y + height + more))
+    return rows, slice(max(0, x - more), min(shape[1], x + width + more))
