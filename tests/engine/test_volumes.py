@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
 import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import imagecodecs
 import nibabel
 import numpy as np
 import pydicom
@@ -18,10 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nibabel.eulerangles import euler2mat
 from nibabel.orientations import io_orientation, ornt_transform
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from microtome.engine.volumes import Voxels, open_volume
 from microtome.storage.errors import (
@@ -177,46 +174,28 @@ def test_an_oblique_nifti_has_its_landmarks_where_they_were_put(tmp_path: Path) 
 
 
 Change = Callable[[int, Dataset], None]
+Writer = Callable[..., Path]
 
 
-def write_series(
-    folder: Path,
-    values: np.ndarray,
-    affine: np.ndarray | None = None,
-    *,
-    change: Change | None = None,
-    modality: str = "CT",
-    prefix: str = "s",
-) -> Path:
-    """Write [z, y, x] as classic slices; file names run in an order that tells nothing."""
-    folder.mkdir(exist_ok=True)
-    lps = np.diag([-1, -1, 1, 1]) @ (oblique_affine() if affine is None else affine)
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    series = generate_uid()
-    for k, plane in enumerate(values):
-        data = Dataset()
-        data.file_meta = FileMetaDataset()
-        data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
-        data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = generate_uid()
-        data.SeriesInstanceUID = series
-        data.Modality = modality
-        data.Rows, data.Columns = plane.shape
-        data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
-        data.BitsAllocated = data.BitsStored = 8 * plane.dtype.itemsize
-        data.HighBit = data.BitsStored - 1
-        data.PixelRepresentation = int(plane.dtype.kind == "i")
-        axes = lps[:3, :2] / spacing[:2]
-        data.ImageOrientationPatient = [f"{v:.12f}"[:16] for v in axes.T.ravel()]
-        data.ImagePositionPatient = [f"{v:.10f}"[:16] for v in (lps @ (0, 0, k, 1))[:3]]
-        data.PixelSpacing = [float(spacing[1]), float(spacing[0])]
-        data.PixelData = plane.tobytes()
-        data["PixelData"].VR = "OW"
-        if change is not None:
-            change(k, data)
-        name = f"{prefix}{k * 7 % 11:03}.dcm"
-        data.save_as(folder / name, enforce_file_format=True)
-    return folder
+@pytest.fixture
+def write_series(write_slices: Writer) -> Writer:
+    """Write [z, y, x] as classic slices with a RAS affine, oblique unless another is given."""
+
+    def write(
+        folder: Path, values: np.ndarray, affine: np.ndarray | None = None, **how: Any
+    ) -> Path:
+        lps = np.diag([-1, -1, 1, 1]) @ (oblique_affine() if affine is None else affine)
+        spacing = np.linalg.norm(lps[:3, :3], axis=0)
+        return write_slices(
+            folder,
+            values,
+            [(lps @ (0, 0, k, 1))[:3] for k in range(len(values))],
+            orientation=(lps[:3, :2] / spacing[:2]).T.ravel(),
+            spacing_mm=(float(spacing[1]), float(spacing[0])),
+            **how,
+        )
+
+    return write
 
 
 def assert_as_itk_sees_it(path: Path, image: Any) -> None:
@@ -234,7 +213,9 @@ def itk_series(folder: Path) -> Any:
     return reader.Execute()
 
 
-def test_an_oblique_dicom_has_its_landmarks_where_they_were_put(tmp_path: Path) -> None:
+def test_an_oblique_dicom_has_its_landmarks_where_they_were_put(
+    tmp_path: Path, write_series: Writer
+) -> None:
     folder, affine = write_series(tmp_path / "s", landmarked()), oblique_affine()
     volume = open_volume(folder)
     for (k, j, i), value in LANDMARKS.items():
@@ -245,7 +226,7 @@ def test_an_oblique_dicom_has_its_landmarks_where_they_were_put(tmp_path: Path) 
     assert_as_itk_sees_it(folder, itk_series(folder))
 
 
-def test_a_description_names_no_patient(tmp_path: Path) -> None:
+def test_a_description_names_no_patient(tmp_path: Path, write_series: Writer) -> None:
     def named(_: int, data: Dataset) -> None:
         data.PatientName, data.PatientID, data.PatientBirthDate = "Doe^Jane", "4711", "19701231"
         data.Manufacturer, data.InstitutionName = "Acme", "Saint Elsewhere"
@@ -256,7 +237,9 @@ def test_a_description_names_no_patient(tmp_path: Path) -> None:
     assert not any(word in told for word in ("Doe", "4711", "19701231", "Elsewhere"))
 
 
-def test_rescale_is_applied_to_data_and_not_to_what_is_stored(tmp_path: Path) -> None:
+def test_rescale_is_applied_to_data_and_not_to_what_is_stored(
+    tmp_path: Path, write_series: Writer
+) -> None:
     def to_hu(_: int, data: Dataset) -> None:
         data.RescaleSlope, data.RescaleIntercept = 2, -1024
 
@@ -267,7 +250,9 @@ def test_rescale_is_applied_to_data_and_not_to_what_is_stored(tmp_path: Path) ->
     assert_as_itk_sees_it(folder, itk_series(folder))
 
 
-def test_pet_slices_are_rescaled_each_by_its_own_slope(tmp_path: Path) -> None:
+def test_pet_slices_are_rescaled_each_by_its_own_slope(
+    tmp_path: Path, write_series: Writer
+) -> None:
     def own_slope(k: int, data: Dataset) -> None:
         data.RescaleSlope, data.RescaleIntercept, data.Units = 0.5 + k, 0, "BQML"
 
@@ -279,7 +264,9 @@ def test_pet_slices_are_rescaled_each_by_its_own_slope(tmp_path: Path) -> None:
     np.testing.assert_array_equal(volume.data[1:4:2, 1], (values * slopes[:, None, None])[1:4:2, 1])
 
 
-def test_frames_are_split_by_time_and_dynamic_pet_keeps_its_clock(tmp_path: Path) -> None:
+def test_frames_are_split_by_time_and_dynamic_pet_keeps_its_clock(
+    tmp_path: Path, write_series: Writer
+) -> None:
     starts_ms = [0, 60_000, 300_000]
     frames = [landmarked(seed) for seed in range(3)]
     for t, frame in enumerate(frames):
@@ -298,7 +285,7 @@ def test_frames_are_split_by_time_and_dynamic_pet_keeps_its_clock(tmp_path: Path
     assert volume.repetition_time_s is None
 
 
-def two_volumes(folder: Path, change: Change) -> Path:
+def two_volumes(write_series: Writer, folder: Path, change: Change) -> Path:
     for t in range(2):
 
         def both(k: int, data: Dataset, t: int = t) -> None:
@@ -309,18 +296,20 @@ def two_volumes(folder: Path, change: Change) -> Path:
     return folder
 
 
-def test_two_volumes_that_nothing_tells_apart_are_refused(tmp_path: Path) -> None:
-    folder = two_volumes(tmp_path / "s", lambda t, data: None)
+def test_two_volumes_that_nothing_tells_apart_are_refused(
+    tmp_path: Path, write_series: Writer
+) -> None:
+    folder = two_volumes(write_series, tmp_path / "s", lambda t, data: None)
     with pytest.raises(BadGeometry, match="2 pictures at each position"):
         open_volume(folder)
 
 
-def test_two_echoes_in_one_series_are_refused(tmp_path: Path) -> None:
+def test_two_echoes_in_one_series_are_refused(tmp_path: Path, write_series: Writer) -> None:
     def echo(t: int, data: Dataset) -> None:
         data.EchoTime, data.AcquisitionNumber = 10 * (t + 1), t
 
     with pytest.raises(BadGeometry, match="contrasts"):
-        open_volume(two_volumes(tmp_path / "s", echo))
+        open_volume(two_volumes(write_series, tmp_path / "s", echo))
 
 
 def shifted(k_at: int, by_mm: float, axis: int) -> Change:
@@ -387,14 +376,16 @@ UPRIGHT = np.diag([-0.7, -1.1, 2.3, 1.0])
     ],
 )
 def test_what_is_no_regular_volume_is_refused(
-    tmp_path: Path, change: Change, error: type[MicrotomeError], words: str
+    tmp_path: Path, change: Change, error: type[MicrotomeError], words: str, write_series: Writer
 ) -> None:
     folder = write_series(tmp_path / "s", landmarked(), UPRIGHT, change=change)
     with pytest.raises(error, match=words):
         open_volume(folder)
 
 
-def test_positions_rounded_by_the_scanner_are_no_unevenness(tmp_path: Path) -> None:
+def test_positions_rounded_by_the_scanner_are_no_unevenness(
+    tmp_path: Path, write_series: Writer
+) -> None:
     def rounded(k: int, data: Dataset) -> None:
         data.ImagePositionPatient = [f"{float(v):.2f}" for v in data.ImagePositionPatient]
 
@@ -402,12 +393,12 @@ def test_positions_rounded_by_the_scanner_are_no_unevenness(tmp_path: Path) -> N
     assert volume.spacing_mm[0] == pytest.approx(2.3, abs=0.005)
 
 
-def test_a_single_slice_without_thickness_is_refused(tmp_path: Path) -> None:
+def test_a_single_slice_without_thickness_is_refused(tmp_path: Path, write_series: Writer) -> None:
     with pytest.raises(BadGeometry, match="thickness"):
         open_volume(write_series(tmp_path / "s", landmarked()[:1]))
 
 
-def test_two_series_in_a_folder_are_listed(tmp_path: Path) -> None:
+def test_two_series_in_a_folder_are_listed(tmp_path: Path, write_series: Writer) -> None:
     for number in (3, 8):
 
         def numbered(_: int, data: Dataset, number: int = number) -> None:
@@ -432,193 +423,6 @@ def test_frames_without_positions_are_refused(shared_data: Path, tmp_path: Path)
     data.save_as(tmp_path / "b.dcm")
     with pytest.raises(BadGeometry, match="8 frames, but positions for 5"):
         open_volume(tmp_path / "b.dcm")
-
-
-# --- compressed pixels
-
-
-def ljpeg(plane: np.ndarray) -> bytes:
-    return bytes(imagecodecs.ljpeg_encode(plane))
-
-
-CODECS: dict[str, tuple[str, Callable[[np.ndarray], bytes]]] = {
-    "JPEG Lossless SV1": ("1.2.840.10008.1.2.4.70", ljpeg),
-    "JPEG Lossless": ("1.2.840.10008.1.2.4.57", ljpeg),
-    "JPEG-LS": ("1.2.840.10008.1.2.4.80", lambda p: bytes(imagecodecs.jpegls_encode(p))),
-    "JPEG 2000": (
-        "1.2.840.10008.1.2.4.90",
-        lambda p: bytes(imagecodecs.jpeg2k_encode(p, level=0, codecformat="j2k")),
-    ),
-}
-
-
-@pytest.mark.parametrize("signed", [False, True])
-@pytest.mark.parametrize("codec", CODECS)
-def test_compressed_slices_are_decoded_without_loss(
-    tmp_path: Path, codec: str, signed: bool
-) -> None:
-    syntax, encode = CODECS[codec]
-    values = np.random.default_rng(1).integers(0, 4096, (2, 32, 48)).astype(np.uint16)
-    if signed:
-        values = (values.astype(np.int16) - 2048).astype(np.int16)
-
-    def compress(_: int, data: Dataset) -> None:
-        plane = np.frombuffer(data.PixelData, np.uint16).reshape(32, 48)
-        data.BitsStored, data.HighBit = 12, 11
-        data.PixelData = encapsulate([encode(plane & 0x0FFF)])
-        data["PixelData"].VR, data["PixelData"].is_undefined_length = "OB", True
-        data.file_meta.TransferSyntaxUID = syntax
-
-    volume = open_volume(write_series(tmp_path / "s", values, change=compress))
-    np.testing.assert_array_equal(np.asarray(volume.data), values)
-
-
-def test_a_compression_that_nothing_decodes_is_named(tmp_path: Path) -> None:
-    def film(_: int, data: Dataset) -> None:
-        data.PixelData = encapsulate([b"\0" * 64])
-        data["PixelData"].VR, data["PixelData"].is_undefined_length = "OB", True
-        data.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.102"
-
-    volume = open_volume(write_series(tmp_path / "s", landmarked(), change=film))
-    with pytest.raises(UnreadableFile, match="MPEG-4"):
-        volume.data[0]
-
-
-def test_damaged_compressed_pixels_are_named(shared_data: Path, tmp_path: Path) -> None:
-    path = next((shared_data / "scans" / "mr_rle_compressed" / "dicom").iterdir())
-    data = pydicom.dcmread(path)
-    data.PixelData = encapsulate([b"\x01" * 300])
-    data.SliceThickness = 1
-    data["PixelData"].is_undefined_length = True
-    data.save_as(tmp_path / "a.dcm")
-    with pytest.raises(UnreadableFile, match="decoded"):
-        open_volume(tmp_path / "a.dcm").data[...]
-
-
-# --- files cut off and headers that lie
-
-
-@pytest.mark.parametrize("keep", [0.02, 0.3, 0.9, 0.97])
-@pytest.mark.parametrize(
-    "name",
-    [
-        "nifti/nibabel_anatomical.nii",
-        "nifti/nibabel_example_nifti2.nii.gz",
-        "single/MR_small.dcm",
-        "mr_siemens_multiframe/dicom/0001.dcm",
-        "mr_rle_compressed/dicom/0001.dcm",
-    ],
-)
-def test_a_file_cut_off_anywhere_is_refused_when_opened(
-    shared_data: Path, tmp_path: Path, name: str, keep: float
-) -> None:
-    whole = (shared_data / "scans" / name).read_bytes()
-    path = tmp_path / Path(name).name
-    path.write_bytes(whole[: int(len(whole) * keep)])
-    with pytest.raises((TruncatedFile, UnreadableFile, EmptyFile)):
-        open_volume(path)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "nifti/nibabel_anatomical.nii",
-        "nifti/nibabel_example_nifti2.nii.gz",
-        "single/CT_small.dcm",
-        "mr_siemens_multiframe/dicom/0001.dcm",
-        "mr_siemens_mosaic/dicom/0001.dcm",
-        "mr_rle_compressed/dicom/0001.dcm",
-    ],
-)
-@pytest.mark.filterwarnings("ignore")
-def test_damage_ends_in_a_reading_or_a_named_error(
-    shared_data: Path, tmp_path: Path, name: str
-) -> None:
-    """Some bits flipped, mostly in the header: nothing else than a named error may come out."""
-    whole = (shared_data / "scans" / name).read_bytes()
-    draw = np.random.default_rng(0)
-    header = 3000 if name.endswith(".dcm") else 348
-    refused = 0
-    for _ in range(25):
-        data = bytearray(whole)
-        for place in draw.integers(0, header, draw.integers(1, 20)):
-            data[place] ^= 1 << draw.integers(8)
-        path = tmp_path / Path(name).name
-        path.write_bytes(data)
-        try:
-            open_volume(path).data[...]
-        except MicrotomeError:
-            refused += 1
-    assert refused > 0
-
-
-def test_an_empty_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.nii").touch()
-    with pytest.raises(EmptyFile):
-        open_volume(tmp_path / "a.nii")
-
-
-def test_damage_inside_a_compressed_nifti_is_named_when_it_is_read(
-    shared_data: Path, tmp_path: Path
-) -> None:
-    data = bytearray((shared_data / "scans/nifti/nibabel_example4d.nii.gz").read_bytes())
-    data[len(data) // 2 : len(data) // 2 + 64] = bytes(64)
-    (tmp_path / "a.nii.gz").write_bytes(data)
-    with pytest.raises((TruncatedFile, UnreadableFile)):
-        open_volume(tmp_path / "a.nii.gz").data[...]
-
-
-def saved(path: Path, image: Any, **header: int) -> Path:
-    for name, value in header.items():
-        image.header[name] = value
-    nibabel.save(image, path)
-    return path
-
-
-def test_nifti_that_does_not_say_how_it_lies_is_refused(tmp_path: Path) -> None:
-    image = nibabel.Nifti1Image(landmarked().T, None)
-    with pytest.raises(BadGeometry, match="never guessed"):
-        open_volume(saved(tmp_path / "a.nii", image, qform_code=0, sform_code=0))
-
-
-def test_five_axes_and_colour_are_refused(tmp_path: Path) -> None:
-    five = nibabel.Nifti1Image(np.zeros((2, 3, 4, 1, 3), np.float32), np.eye(4))
-    with pytest.raises(BadGeometry, match="5 axes"):
-        open_volume(saved(tmp_path / "a.nii", five))
-    rgb = np.zeros((2, 3, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")])
-    with pytest.raises(UnreadableFile, match="not supported"):
-        open_volume(saved(tmp_path / "b.nii", nibabel.Nifti1Image(rgb, np.eye(4))))
-
-
-@pytest.mark.parametrize(("unit", "factor"), [("mm", 1), ("meter", 1000), ("micron", 0.001)])
-@pytest.mark.parametrize(("clock", "seconds"), [("sec", 1), ("msec", 1e-3), ("usec", 1e-6)])
-def test_units_are_honoured(
-    tmp_path: Path, unit: str, factor: float, clock: str, seconds: float
-) -> None:
-    image = nibabel.Nifti1Image(np.zeros((2, 3, 4, 5), np.int16), np.diag([1.0, 2, 3, 1]))
-    image.header.set_xyzt_units(unit, clock)
-    image.header["pixdim"][4] = 20
-    nibabel.save(image, tmp_path / "a.nii")
-    volume = open_volume(tmp_path / "a.nii")
-    np.testing.assert_allclose(volume.spacing_mm, np.array([3, 2, 1]) * factor)
-    assert volume.repetition_time_s == pytest.approx(20 * seconds)
-
-
-def test_a_pair_of_header_and_image_is_read(tmp_path: Path) -> None:
-    affine, values = oblique_affine(), landmarked()
-    nibabel.save(nibabel.Nifti1Pair(values.T, affine), tmp_path / "a.hdr")
-    volume = open_volume(tmp_path / "a.hdr")
-    np.testing.assert_array_equal(np.asarray(volume.data), values)
-    assert {p.name for p in volume.files} == {"a.hdr", "a.img"}
-
-
-def test_content_decides_and_not_the_name(shared_data: Path, tmp_path: Path) -> None:
-    packed = gzip.decompress((shared_data / "scans/nifti/nibabel_example4d.nii.gz").read_bytes())
-    (tmp_path / "scan.dcm").write_bytes(packed)
-    with pytest.raises(UnreadableFile):
-        open_volume(tmp_path / "scan.dcm")
-    (tmp_path / "scan").write_bytes((shared_data / "scans/single/CT_small.dcm").read_bytes())
-    assert open_volume(tmp_path / "scan").modality == "CT"
 
 
 # --- lazy arrays
