@@ -66,13 +66,15 @@ def read_each_series(
         No pictures at all; a file that cannot be understood.
     """
     for series in find_series(path):
+        with named_errors(path):
+            info = series.info
         found: Volume | MicrotomeError
         try:
             with named_errors(path):
                 found = _volume_of(path, series, resample)
         except MicrotomeError as error:
             found = error
-        yield series.info, found
+        yield info, found
 
 
 def _volume_of(path: Path, chosen: Series, resample: bool) -> Volume:

@@ -98,8 +98,8 @@ def find_series(path: Path) -> list[Series]:
                     groups.setdefault(header.series, {})[file] = header
     if not groups:
         raise EmptyFile("no DICOM pictures are there", where=path)
-    found = [Series(uid, members) for uid, members in groups.items()]
-    return sorted(found, key=_by_number)
+    with named_errors(path):
+        return sorted((Series(uid, members) for uid, members in groups.items()), key=_by_number)
 
 
 def _by_number(series: Series) -> tuple[bool, str, str]:
