@@ -69,8 +69,8 @@ def ink(tiles: Tiles) -> Column:
     """Share of a tile with the colour of green, blue or black pens; float32 [b], 0 … 1.
 
     :func:`ink_pixels` of the means over squares of 16 pixels: strokes are wide, nuclei, which may
-    be as dark, are not. Red ink is not counted: a tile of blood has its colour. Only on the whole slide
-    is it told, by where it runs (:func:`~microtome.engine.tissue.pen.pen_strokes`).
+    be as dark, are not. Red ink is not counted, for a tile of blood has its colour: only on the
+    whole slide is it told, by where it runs (:mod:`microtome.engine.tissue.pen`).
     """
     import cv2
 
