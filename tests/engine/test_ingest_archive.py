@@ -319,6 +319,38 @@ def _at(row: int, column: int, data: pydicom.Dataset) -> pydicom.Dataset:
     return frame
 
 
+def of_tiles(path: Path, tiles: list[bytes]) -> Path:
+    """100 × 150 px of four tiles, as they are."""
+    tifffile.imwrite(
+        path, iter(tiles), shape=(100, 150, 3), dtype=np.uint8, tile=(64, 96),
+        photometric="ycbcr", compression="jpeg",
+    )  # fmt: skip
+    return path
+
+
+def test_tiles_that_were_cut_to_the_image_are_kept_and_smaller_ones_refused(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    tissue = tifffile.imread(shared_data / SVS, key=0)[1000:1100, 1000:1150]
+    parts = [tissue[y : y + 64, x : x + 96] for y in (0, 64) for x in (0, 96)]
+    assert parts[3].shape == (36, 54, 3)
+    tiles = [imagecodecs.jpeg8_encode(part, 80) for part in parts]
+    path = of_tiles(tmp_path / "cut.tif", tiles)
+    product = archived(path, tmp_path)
+    assert [scan(chunk) for _, chunk in kept_chunks(product, 0)] == [scan(tile) for tile in tiles]
+    decoded = [imagecodecs.jpeg8_decode(tile) for tile in tiles]
+    rows = [np.concatenate(decoded[at : at + 2], 1) for at in (0, 2)]
+    expected = np.concatenate(rows)
+    with open_slide(product) as slide:
+        np.testing.assert_array_equal(slide.read(0, 0, 0, 100, 150), expected)
+    level_0 = zarr.open_group(product, mode="r")["0"]
+    np.testing.assert_array_equal(level_0[...].transpose(1, 2, 0), expected)
+    # In the middle of the slide what lacks would be white tissue.
+    of_tiles(tmp_path / "small.tif", [imagecodecs.jpeg8_encode(parts[0][:60]), *tiles[1:]])
+    with pytest.raises(UnreadableFile, match=r"tile \(0, 0\) of level 0.* 60 × 96 px"):
+        archived(tmp_path / "small.tif", tmp_path)
+
+
 # --- damage
 
 
