@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..tasks.mil.names import MODEL_TITLES, ModelName
 from .common import (
     Out,
     Overwrite,
@@ -23,14 +23,6 @@ if TYPE_CHECKING:
     from ..tasks.mil.study import Study
 
 Device = Annotated[str, typer.Option("--device", help="Where torch computes: cpu, cuda, cuda:1.")]
-
-
-class ModelName(StrEnum):
-    """How the tiles of a slide become one prediction."""
-
-    ABMIL = "abmil"
-    MEAN = "mean"
-    MAX = "max"
 
 
 def register(app: typer.Typer) -> None:
@@ -54,8 +46,9 @@ def train(
     bags: Annotated[Path, typer.Option("--bags", "-b", help="Folder of <id>.bag.zarr.")],
     out: Out,
     model: Annotated[
-        ModelName, typer.Option(help="Gated attention, or mean or max pooling.")
-    ] = ModelName.ABMIL,
+        ModelName,
+        typer.Option(help="; ".join(f"{name}: {title}" for name, title in MODEL_TITLES.items())),
+    ] = "abmil",
     folds: Annotated[int, typer.Option(min=2, help="Folds, drawn by patient.")] = 5,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the bags, at most.")] = 40,
     positive: Annotated[
@@ -83,7 +76,7 @@ def train(
     from ..tasks.mil.study import run_study
     from ..tasks.mil.train import TrainOptions
 
-    options = TrainOptions(model=model.value, epochs=epochs, seed=seed, device=device)
+    options = TrainOptions(model=model, epochs=epochs, seed=seed, device=device)
     with progress_bar() as bar:
         task = bar.add_task("mil train", total=None)
         study, made = run_study(

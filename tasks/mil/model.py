@@ -8,6 +8,33 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+
+PIECE = 8192
+"""Instances that are standardised and embedded at once where no gradient is asked for."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes that all models are made from.
+
+    Attributes
+    ----------
+    n_features, n_classes
+        Of the bags.
+    width
+        Activations that an instance is embedded in.
+    n_gates
+        Hidden units of an attention network.
+    dropout
+        Share of the embedding's activations that is dropped in training.
+    """
+
+    n_features: int
+    n_classes: int
+    width: int
+    n_gates: int
+    dropout: float
 
 
 @dataclass(frozen=True)
@@ -32,7 +59,7 @@ class BagOutput:
 
 
 class BagModel(nn.Module, ABC):
-    """A model that takes raw features and standardises them itself.
+    """A model that takes raw features, standardises and embeds them, and aggregates the rest.
 
     The mean and deviation of each feature travel with the weights, so that what a model was
     fitted on cannot be mixed up with what it is applied to. Bags come one after the other without
@@ -42,10 +69,12 @@ class BagModel(nn.Module, ABC):
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, n_features: int) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(n_features))
-        self.register_buffer("deviation", torch.ones(n_features))
+        self.register_buffer("mean", torch.zeros(shape.n_features))
+        self.register_buffer("deviation", torch.ones(shape.n_features))
+        linear = nn.Linear(shape.n_features, shape.width)
+        self.embed = nn.Sequential(linear, nn.ReLU(), nn.Dropout(shape.dropout))
 
     def forward(self, features: Tensor, sizes: Sequence[int]) -> BagOutput:
         """Apply the model.
@@ -57,31 +86,80 @@ class BagModel(nn.Module, ABC):
         sizes
             Instances of each of the b bags, at least 1; they sum to n.
         """
-        return self.aggregate((features - self.mean) / self.deviation, sizes)
+        return self.aggregate(self.embedded(features), sizes)
+
+    def embedded(self, features: Tensor) -> Tensor:
+        """Standardise and embed features [n, d]: float [n, width].
+
+        Without gradients in pieces of :data:`PIECE` instances, so that beside the bag itself only
+        what is ``width`` wide, not what is d wide, grows with n.
+        """
+        if torch.is_grad_enabled() or len(features) <= PIECE:
+            return self._embedded(features)
+        return torch.cat([self._embedded(piece) for piece in torch.split(features, PIECE)])
+
+    def _embedded(self, features: Tensor) -> Tensor:
+        embedded: Tensor = self.embed((features - self.mean) / self.deviation)
+        return embedded
 
     @abstractmethod
-    def aggregate(self, features: Tensor, sizes: Sequence[int]) -> BagOutput:
-        """Like :meth:`forward`, on standardised features."""
+    def aggregate(self, embedded: Tensor, sizes: Sequence[int]) -> BagOutput:
+        """Like :meth:`forward`, on embedded instances [n, width]."""
+
+    def losses(self, features: Tensor, sizes: Sequence[int], target: Tensor) -> Tensor:
+        """What training makes small: float [b], one a bag, for classes ``target`` int [b].
+
+        Cross-entropy, and in some models what their papers add. Parameters are those of
+        :meth:`forward` otherwise.
+        """
+        return bag_losses(self(features, sizes).logits, target)
 
 
-def embedding(n_features: int, width: int, dropout: float) -> nn.Sequential:
-    """The instance network that all models share: d features to ``width`` activations."""
-    return nn.Sequential(nn.Linear(n_features, width), nn.ReLU(), nn.Dropout(dropout))
+def bag_losses(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of every bag: logits [b, c] and classes [b] to [b]."""
+    return functional.cross_entropy(logits, target, reduction="none")
+
+
+def by_bag(values: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
+    """Part [n, ...] in bags [n_i, ...]."""
+    return torch.split_with_sizes(values, list(sizes))
 
 
 def softmax_by_bag(scores: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Softmax of [n] over the instances of each bag."""
+    """Softmax of [n] or [n, k] over the instances of each bag."""
+    # Along the last dimension: the same digits whether there is one column or none.
     return torch.cat(
-        [torch.softmax(part, 0) for part in torch.split_with_sizes(scores, list(sizes))]
+        [part.movedim(0, -1).softmax(-1).movedim(-1, 0) for part in by_bag(scores, sizes)]
     )
 
 
 def sum_by_bag(values: Tensor, sizes: Sequence[int]) -> Tensor:
     """Sum of [n, c] over the instances of each bag: [b, c]."""
-    return torch.stack([part.sum(0) for part in torch.split_with_sizes(values, list(sizes))])
+    return torch.stack([part.sum(0) for part in by_bag(values, sizes)])
 
 
 def bag_size_of_each(sizes: Sequence[int], like: Tensor) -> Tensor:
     """For every instance [n, 1], how many there are in its bag."""
     counts = torch.tensor(list(sizes), device=like.device)
     return counts.repeat_interleave(counts)[:, None].to(like.dtype)
+
+
+def evidence_of_parts(parts: Tensor, sizes: Sequence[int]) -> Tensor:
+    r"""Evidence from what each instance adds to the bag's logits: [n, c] to [n, c].
+
+    :math:`\mathrm{asinh}(n\,(p_{ic} - \bar{p}_i))`: the part relative to the mean over the
+    classes, times the size of the bag, as parts shrink with it; the inverse hyperbolic sine keeps
+    the sign and lets no large bag saturate the scores.
+    """
+    relative = parts - parts.mean(-1, keepdim=True)
+    return torch.asinh(bag_size_of_each(sizes, relative) * relative)
+
+
+def attention_of_said(attention: Tensor, logits: Tensor, sizes: Sequence[int]) -> Tensor:
+    """One attention [n] from one a class [n, c]: their mean, weighted by the bag's probabilities.
+
+    What the model looked at for what it said.
+    """
+    counts = torch.tensor(list(sizes), device=logits.device)
+    said = torch.softmax(logits, -1).repeat_interleave(counts, dim=0)
+    return (attention * said).sum(-1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .model import BagModel, BagOutput, bag_size_of_each, embedding, sum_by_bag
+from .model import BagModel, BagOutput, Shape, bag_size_of_each, by_bag, sum_by_bag
 
 
 class MeanPooling(BagModel):
@@ -17,14 +17,13 @@ class MeanPooling(BagModel):
     their mean.
     """
 
-    def __init__(self, n_features: int, n_classes: int, *, width: int, dropout: float) -> None:
-        super().__init__(n_features)
-        self.embed = embedding(n_features, width, dropout)
-        self.classify = nn.Linear(width, n_classes)
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape)
+        self.classify = nn.Linear(shape.width, shape.n_classes)
 
-    def aggregate(self, features: Tensor, sizes: Sequence[int]) -> BagOutput:
+    def aggregate(self, embedded: Tensor, sizes: Sequence[int]) -> BagOutput:
         """See :class:`BagModel`."""
-        evidence = self.classify(self.embed(features))
+        evidence = self.classify(embedded)
         attention = 1 / bag_size_of_each(sizes, evidence)
         return BagOutput(sum_by_bag(attention * evidence, sizes), evidence, attention[:, 0])
 
@@ -41,15 +40,13 @@ class MaxPooling(BagModel):
     MI-Net with max pooling.
     """
 
-    def __init__(self, n_features: int, n_classes: int, *, width: int, dropout: float) -> None:
-        super().__init__(n_features)
-        self.embed = embedding(n_features, width, dropout)
-        self.classify = nn.Linear(width, n_classes)
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape)
+        self.classify = nn.Linear(shape.width, shape.n_classes)
 
-    def aggregate(self, features: Tensor, sizes: Sequence[int]) -> BagOutput:
+    def aggregate(self, embedded: Tensor, sizes: Sequence[int]) -> BagOutput:
         """See :class:`BagModel`."""
-        embedded = self.embed(features)
-        highest = [part.max(dim=0) for part in torch.split_with_sizes(embedded, list(sizes))]
+        highest = [part.max(dim=0) for part in by_bag(embedded, sizes)]
         attention = torch.cat(
             [
                 torch.bincount(found.indices, minlength=size) / embedded.shape[1]

@@ -15,8 +15,9 @@ from ...storage.commit import new_product, require_commit, write_text
 from ...storage.errors import BadModel, BadProduct
 from ...storage.predictions import SlidePrediction
 from .model import BagModel
+from .names import MODELS
 from .predict import predict_bag, slide_prediction
-from .train import MACHINE, MODELS, TrainOptions, new_model
+from .train import MACHINE, TrainOptions, new_model
 
 KIND = "mil-model"
 WEIGHTS = "members.safetensors"

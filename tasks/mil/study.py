@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ..splits import Splits, make_splits, read_splits, write_splits
 from .bag_list import TrainingBags, read_training_bags
 from .compare import Figures, compare, n_cross_validations
 from .crossval import CrossValidation
+from .names import MODEL_TITLES
 from .predict import slide_prediction
 from .store import KIND as MODEL
 from .store import MilModel, new_card, save_model
@@ -30,10 +31,7 @@ from .train import TrainOptions, fit
 VERSION = 1
 """Goes up with every change that alters what a study finds."""
 
-TITLES = {
-    "abmil": "gated attention",
-    "mean": "mean pooling",
-    "max": "max pooling",
+TITLES: Mapping[str, str] = MODEL_TITLES | {
     "bag_size": "control: bag size alone",
     "mean_colour": "control: mean colour alone",
     "shuffled": "control: labels shuffled",

@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from ...storage.errors import LabelError
 from ..evaluation import Fold, grouped_folds
-from .abmil import GatedAttention
-from .model import BagModel
+from .abmil import GatedAttention, PlainAttention
+from .acmil import AttentionChallenging
+from .clam import ClamMB, ClamSB
+from .dsmil import DualStream
+from .dtfd import DoubleTier
+from .model import BagModel, Shape, bag_losses
+from .names import ModelName
 from .pooling import MaxPooling, MeanPooling
+from .prototype import Prototypes
+from .transmil import TransMIL
 
 Features = NDArray[np.float32]
-ModelName = Literal["abmil", "mean", "max"]
-MODELS: tuple[ModelName, ...] = ("abmil", "mean", "max")
 MACHINE = ("device", "threads")
+MODEL_TYPES: Mapping[ModelName, Callable[[Shape], BagModel]] = {
+    "abmil": GatedAttention,
+    "mean": MeanPooling,
+    "max": MaxPooling,
+    "abmil-plain": PlainAttention,
+    "clam-sb": ClamSB,
+    "clam-mb": ClamMB,
+    "dsmil": DualStream,
+    "dtfd": DoubleTier,
+    "transmil": TransMIL,
+    "acmil": AttentionChallenging,
+    "prototype": Prototypes,
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +50,7 @@ class TrainOptions:
     Attributes
     ----------
     model
-        ``abmil`` (gated attention), ``mean`` or ``max``.
+        One of :data:`~microtome.tasks.mil.names.MODELS`.
     epochs, patience
         At most so many passes over the bags; stop when the validation loss has not fallen for
         ``patience`` of them, and go back to where it was lowest.
@@ -44,6 +61,9 @@ class TrainOptions:
         Bags a step.
     width, n_gates, dropout
         Size of the embedding and of the attention, and the share of activations dropped.
+    instance_dropout
+        Share of the instances of a bag that a step of training does not see, drawn anew at every
+        step; at least one is seen.
     device, threads
         Where torch computes, and on how many cores of a CPU. One makes results the same on every
         machine, and threads that wait for each other on a busy one are slower than none.
@@ -59,6 +79,7 @@ class TrainOptions:
     width: int = 64
     n_gates: int = 32
     dropout: float = 0.25
+    instance_dropout: float = 0.0
     seed: int = 0
     device: str = "cpu"
     threads: int = 1
@@ -70,13 +91,8 @@ class TrainOptions:
 
 def new_model(options: TrainOptions, n_features: int, n_classes: int) -> BagModel:
     """An untrained model; its weights follow torch's random state."""
-    width, dropout = options.width, options.dropout
-    if options.model == "abmil":
-        return GatedAttention(
-            n_features, n_classes, width=width, n_gates=options.n_gates, dropout=dropout
-        )
-    pooling = {"mean": MeanPooling, "max": MaxPooling}[options.model]
-    return pooling(n_features, n_classes, width=width, dropout=dropout)
+    shape = Shape(n_features, n_classes, options.width, options.n_gates, options.dropout)
+    return MODEL_TYPES[options.model](shape)
 
 
 def fit(
@@ -136,6 +152,7 @@ def _fit_member(
         torch.from_numpy(labels).to(options.device),
         torch.from_numpy(weight).to(options.device),
         options.batch_bags,
+        options.instance_dropout,
     )
     with torch.random.fork_rng(devices=_cuda(options.device)):
         torch.manual_seed(seed)
@@ -174,29 +191,46 @@ def _descend(
 
 @dataclass(frozen=True)
 class _Data:
-    """Bags [n_i, d], their classes [b], the weight of each class [c], bags a batch."""
+    """Bags [n_i, d], their classes [b], weight of each class [c], bags a batch, share unseen."""
 
     bags: Sequence[Tensor]
     target: Tensor
     weight: Tensor
     size: int
+    unseen: float
 
     def batches(self, rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         for start in range(0, len(rows), self.size):
             yield rows[start : start + self.size]
 
     def loss(self, model: BagModel, rows: NDArray[np.int64]) -> Tensor:
-        chosen = [self.bags[i] for i in rows]
-        logits = model(torch.cat(chosen), [len(bag) for bag in chosen]).logits
+        """What a step of training makes smaller."""
+        seen = [some_instances(self.bags[i], self.unseen) for i in rows]
         truth = self.target[torch.from_numpy(rows)]
-        # Divided by bags, not by weights, which would undo the weights in small batches.
-        losses = functional.cross_entropy(logits, truth, reduction="none")
-        return (losses * self.weight[truth]).mean()
+        return self._mean(model.losses(torch.cat(seen), [len(bag) for bag in seen], truth), truth)
 
     def mean_loss(self, model: BagModel, rows: NDArray[np.int64]) -> float:
+        """Cross-entropy of what is said of bags, whatever else training makes smaller."""
+        total = 0.0
         with torch.no_grad():
-            losses = [float(self.loss(model, part)) * len(part) for part in self.batches(rows)]
-        return sum(losses) / len(rows)
+            for part in self.batches(rows):
+                chosen = [self.bags[i] for i in part]
+                truth = self.target[torch.from_numpy(part)]
+                logits = model(torch.cat(chosen), [len(bag) for bag in chosen]).logits
+                total += float(self._mean(bag_losses(logits, truth), truth)) * len(part)
+        return total / len(rows)
+
+    def _mean(self, losses: Tensor, truth: Tensor) -> Tensor:
+        # Divided by bags, not by weights, which would undo the weights in small batches.
+        return (losses * self.weight[truth]).mean()
+
+
+def some_instances(bag: Tensor, unseen: float) -> Tensor:
+    """Leave each instance of a bag [n, d] out with a probability; one stays in any case."""
+    if unseen == 0:
+        return bag
+    draw = torch.rand(len(bag), device=bag.device)
+    return bag[draw >= min(unseen, float(draw.max()))]
 
 
 def moments(bags: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,34 @@
+"""Names of the bag models: known without loading torch, for the command line and for cards."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+ModelName = Literal[
+    "abmil",
+    "mean",
+    "max",
+    "abmil-plain",
+    "clam-sb",
+    "clam-mb",
+    "dsmil",
+    "dtfd",
+    "transmil",
+    "acmil",
+    "prototype",
+]
+MODELS: tuple[ModelName, ...] = get_args(ModelName)
+
+MODEL_TITLES: dict[str, str] = {
+    "abmil": "gated attention",
+    "mean": "mean pooling",
+    "max": "max pooling",
+    "abmil-plain": "plain attention",
+    "clam-sb": "CLAM, one branch",
+    "clam-mb": "CLAM, a branch a class",
+    "dsmil": "DSMIL",
+    "dtfd": "DTFD-MIL",
+    "transmil": "TransMIL",
+    "acmil": "ACMIL",
+    "prototype": "prototypes",
+}
