@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import sparse
 
 from ..storage.errors import BadResolution
 from .grid import TOLERANCE, Edge, TileGrid, without_mpp
 from .slides.base import ChannelSlide, Level, Pixels, Slide, SlideInfo
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 _WHITE = 255
 _BLOCK_PX = 1024
@@ -248,6 +250,8 @@ def _area_weights(low: int, high: int, n_in: int, n_out: int) -> _Weights:
 
     In units of 1 / n_in of an output pixel all borders are whole numbers, so shares are exact.
     """
+    from scipy import sparse
+
     inputs = np.arange(low, high, dtype=np.int64)
     begin = inputs * n_out
     output = begin // n_in

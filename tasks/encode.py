@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..engine.grid import Edge, TileGrid, overlaps, tissue_fraction
 from ..engine.quality import tile_quality
 from ..engine.schedule import Outcome, Skipped, run_items
-from ..engine.slides import Bounds, Mpp, Slide, open_slide
+from ..engine.slides import Bounds, Slide, open_slide
 from ..engine.slides.salvage import Salvaged
 from ..engine.stain import REFERENCE_TARGET, Method, Normaliser, make_normaliser, stain_statistics
 from ..engine.stain import VERSION as STAIN_VERSION
@@ -26,6 +26,7 @@ from ..storage.commit import file_identity, is_done, product_key, require_commit
 from ..storage.errors import BadGeometry, NoTissue
 from ..storage.ledger import Ledger
 from .encoders import DEFAULT, Encoder, Precision, Tiles, load_encoder
+from .slide_list import SlideItem
 from .tile_reader import TileReader, share_of_tiles, too_corrupt
 
 PIPELINE_VERSION = 1
@@ -82,25 +83,6 @@ def _load(
     spec: str, device: str, mpp: float | None, tile_px: int | None, precision: Precision
 ) -> Encoder:
     return load_encoder(spec, device, mpp=mpp, tile_px=tile_px, precision=precision)
-
-
-@dataclass(frozen=True)
-class SlideItem:
-    """One slide to encode.
-
-    Attributes
-    ----------
-    id
-        Names the bag.
-    path
-        The slide file.
-    mpp
-        Micrometres per level-0 pixel, where the file states none or a wrong one.
-    """
-
-    id: str
-    path: Path
-    mpp: Mpp | None = None
 
 
 @dataclass(frozen=True)

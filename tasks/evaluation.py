@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from ..storage.errors import LabelError, LeakError
 
@@ -46,6 +45,8 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
     LabelError
         A class is absent, so that no curve exists.
     """
+    from scipy.stats import rankdata
+
     y, s = np.asarray(labels), np.asarray(scores, np.float64)
     if s.ndim == 2:
         return float(np.mean([auc(y == k, s[:, k]) for k in range(s.shape[1])]))

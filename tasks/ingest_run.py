@@ -21,7 +21,7 @@ from ..engine.verify import (
 from ..engine.volumes import is_scan, list_series
 from ..storage.errors import MicrotomeError
 from ..storage.stored_slides import KIND as SLIDE
-from .encode import SlideItem
+from .slide_list import SlideItem
 
 ALL = "all"
 """In place of one series: every series of a DICOM folder, each for itself."""

@@ -5,15 +5,34 @@ from __future__ import annotations
 import glob
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..engine.slides import Mpp
 from ..storage.errors import CohortError, MissingFile
 from .cohort import read_cohort
-from .encode import SlideItem
 
 _TABLES = (".csv", ".tsv", ".parquet")
 _MAGIC = frozenset("*?[")
+
+
+@dataclass(frozen=True)
+class SlideItem:
+    """One slide to work on.
+
+    Attributes
+    ----------
+    id
+        Names what is made of it.
+    path
+        The slide file.
+    mpp
+        Micrometres per level-0 pixel, where the file states none or a wrong one.
+    """
+
+    id: str
+    path: Path
+    mpp: Mpp | None = None
 
 
 def list_slides(inputs: Sequence[str], *, mpp: Mpp | None = None) -> list[SlideItem]:

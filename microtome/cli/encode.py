@@ -95,8 +95,8 @@ def encode(
     """
     from functools import partial
 
-    from ..tasks.encode import Encoded, EncodeOptions, SlideItem, encode_slide
-    from ..tasks.slide_list import list_slides
+    from ..tasks.encode import Encoded, EncodeOptions, encode_slide
+    from ..tasks.slide_list import SlideItem, list_slides
 
     items = list_slides(slides, mpp=slide_mpp)
     options = EncodeOptions(

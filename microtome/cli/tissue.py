@@ -22,7 +22,7 @@ from .tissue_train import train
 if TYPE_CHECKING:
     from ..engine.schedule import Skipped
     from ..engine.tissue import TissueMade
-    from ..tasks.encode import SlideItem
+    from ..tasks.slide_list import SlideItem
 
 Slides = Annotated[list[str], typer.Argument(help="Slides, patterns, or cohort tables.")]
 Mpp = Annotated[float, typer.Option(min=0.1, help="µm per pixel of the mask.")]

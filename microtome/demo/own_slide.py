@@ -11,7 +11,8 @@ from ..report import KeyFigure, Report, SlidePanel, versions, write_report
 from ..storage.bags import read_bag
 from ..storage.errors import UnreadableFile
 from ..tasks.cluster import cluster_map
-from ..tasks.encode import EncodeOptions, SlideItem, encode_slide
+from ..tasks.encode import EncodeOptions, encode_slide
+from ..tasks.slide_list import SlideItem
 from .steps import now
 
 _CLUSTERS = 5

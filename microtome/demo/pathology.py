@@ -14,8 +14,8 @@ from ..engine.synthetic import read_outlines, tumour_fraction, write_cohort
 from ..report.heatmaps import slide_panel
 from ..report.model import FigureRow, FigureTable, SlidePanel
 from ..tasks.cohort import Cohort, read_cohort
-from ..tasks.encode import Encoded, EncodeOptions, SlideItem, encode_slide
-from ..tasks.slide_list import list_slides
+from ..tasks.encode import Encoded, EncodeOptions, encode_slide
+from ..tasks.slide_list import SlideItem
 from .steps import value_of
 
 if TYPE_CHECKING:
