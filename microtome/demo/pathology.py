@@ -15,7 +15,7 @@ from ..report.heatmaps import slide_panel
 from ..report.model import FigureRow, FigureTable, SlidePanel
 from ..tasks.cohort import Cohort, read_cohort
 from ..tasks.encode import Encoded, EncodeOptions, encode_slide
-from ..tasks.slide_list import SlideItem
+from ..tasks.slide_list import SlideItem, list_slides
 from .steps import value_of
 
 if TYPE_CHECKING:
