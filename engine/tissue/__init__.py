@@ -11,6 +11,8 @@ from .exchange import (
     write_tissue_annotations,
 )
 from .mask import BACKGROUND, LABELS, TISSUE, TissueMask, tissue_picture
+from .methods import METHODS
+from .segmenter import Segmenter, load_segmenter
 from .store import (
     KIND,
     SUFFIX,
@@ -23,15 +25,20 @@ from .store import (
     write_slide_label,
     write_tissue,
 )
+from .training import SegmenterOptions, SegmenterTrained, train_segmenter
 
 __all__ = [
     "BACKGROUND",
     "DEFAULT_MPP",
     "KIND",
     "LABELS",
+    "METHODS",
     "SUFFIX",
     "TISSUE",
     "VERSION",
+    "Segmenter",
+    "SegmenterOptions",
+    "SegmenterTrained",
     "TissueMade",
     "TissueMask",
     "annotations_of",
@@ -39,6 +46,7 @@ __all__ = [
     "find_tissue",
     "import_tissue",
     "label_tissue",
+    "load_segmenter",
     "make_tissue",
     "mask_from_annotations",
     "read_tissue",
@@ -47,6 +55,7 @@ __all__ = [
     "tissue_annotations",
     "tissue_key",
     "tissue_picture",
+    "train_segmenter",
     "write_slide_label",
     "write_tissue",
     "write_tissue_annotations",

@@ -32,8 +32,7 @@ def train(
     Example: [bold]microtome tissue more/*.svs --method model:ours.model --out masks[/]
     """
     from ..engine.schedule import Skipped
-    from ..engine.tissue import SUFFIX, read_tissue
-    from ..engine.tissue.training import SegmenterOptions, train_segmenter
+    from ..engine.tissue import SUFFIX, SegmenterOptions, read_tissue, train_segmenter
     from ..tasks.slide_list import list_slides
 
     items = list_slides(slides)
