@@ -30,13 +30,13 @@ from microtome.storage.errors import (
 )
 
 MPP = 8.0
-QUICK = SegmenterOptions(steps=60, batch=4, crop_px=64)
+QUICK = SegmenterOptions(steps=45, batch=4, crop_px=64)
 Example = tuple[Path, TissueMask]
 
 
 def smeared(folder: Path, seed: int) -> Example:
     """Pale tissue beside a strong orange smear on the glass, and the generator's own map."""
-    recipe = plan_slide(seed, height_px=2200, width_px=2200, tissue_fraction=0.35)
+    recipe = plan_slide(seed, height_px=1800, width_px=1800, tissue_fraction=0.35)
     faint = replace(recipe.stain, haematoxylin_gain=0.35, eosin_gain=0.35)
     recipe = replace(recipe, stain=faint)
     write_slide(folder / "whole.tiff", recipe)

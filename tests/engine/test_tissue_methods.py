@@ -40,6 +40,12 @@ STAINS = {
         "haematoxylin_gain": 0.6,
         "eosin_gain": 0.8,
     },
+    "strong AEC": {
+        "haematoxylin": HAEMATOXYLIN,
+        "eosin": (0.274, 0.680, 0.680),
+        "haematoxylin_gain": 0.6,
+        "eosin_gain": 2.0,
+    },
     "DAB-negative": {
         "haematoxylin": HAEMATOXYLIN,
         "eosin": DAB,
@@ -59,7 +65,7 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 class TestStains:
     @pytest.mark.parametrize("stain", STAINS)
     def test_the_rule_finds_the_tissue_that_was_painted(self, tmp_path, stain):
-        recipe = plan_slide(11, height_px=2400, width_px=2400, tumour_fraction=0.2)
+        recipe = plan_slide(11, height_px=1700, width_px=1700, tumour_fraction=0.2)
         recipe = replace(recipe, stain=replace(recipe.stain, **STAINS[stain]))
         write_slide(tmp_path / "a.tiff", recipe)
         with open_slide(tmp_path / "a.tiff") as slide:
