@@ -28,10 +28,17 @@ from .facts import (
     needed,
     require_inside,
     tile_mpp,
+    whole_pixels,
 )
 from .hdf5 import array, attributes, new_h5, number, opened, put
 
 FEATURES, COORDS, QUALITY, OWN = "features", "coords", "quality", "microtome"
+
+STATED = (
+    "patch_size", "patch_size_level0", "level0_width", "level0_height", "patch_level", "level_dim",
+    "downsample", "custom_downsample", OWN,
+)  # fmt: skip
+"""Attributes of coordinates that say where tiles lie, in TRIDENT's words or in CLAM's."""
 
 _OWN = (
     "id", "footprint_px", "slide_px", "mpp", "slide_mpp", "tile_px", "encoder", "bounds_px",
@@ -127,9 +134,9 @@ def read_clam(path: Path, facts: Facts, coords: Path | None = None) -> Bag:
         own = COORDS in file and OWN in file[COORDS].attrs
         if own:
             return _own(file, features, path)
-        about = attributes(file[FEATURES])
+        about = attributes(file[FEATURES], ("encoder",))
         has_coords = COORDS in file
-        stated = attributes(file[COORDS]) if has_coords else {}
+        stated = attributes(file[COORDS], STATED) if has_coords else {}
         places = array(file, COORDS, path) if has_coords else None
     if coords is not None:
         places, stated = _read_coords(coords, places)
@@ -170,7 +177,7 @@ def _tensor(path: Path) -> NDArray[Any]:
 def _read_coords(path: Path, known: NDArray[Any] | None) -> tuple[NDArray[Any], dict[str, Any]]:
     with opened(path) as file:
         places = array(file, COORDS, path)
-        stated = attributes(file[COORDS])
+        stated = attributes(file[COORDS], STATED)
     if known is not None and not np.array_equal(known, places):
         raise BadProduct(
             "these are not the coordinates that the features' own file has",
@@ -182,7 +189,7 @@ def _read_coords(path: Path, known: NDArray[Any] | None) -> tuple[NDArray[Any], 
 
 def _own(file: Any, features: NDArray[np.float32], path: Path) -> Bag:
     """A bag that :func:`export_clam` wrote."""
-    stated = attributes(file[COORDS])
+    stated = attributes(file[COORDS], STATED)
     names = sorted(file[QUALITY]) if QUALITY in file else ()
     quality = {name: array(file, f"{QUALITY}/{name}", path) for name in names}
     places = checked_coords(array(file, COORDS, path), len(features), path)
@@ -239,7 +246,7 @@ def _placed(
     bag = Bag(
         id=path.stem,
         features=features,
-        coords_px=np.ascontiguousarray(np.rint(places)[:, ::-1], np.int64),
+        coords_px=whole_pixels(places[:, ::-1], path),
         footprint_px=footprint,
         slide_px=slide_px,
         mpp=tile_mpp(footprint, tile_px, slide_mpp, path),

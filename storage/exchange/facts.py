@@ -141,6 +141,19 @@ def checked_coords(values: NDArray[Any], n: int, path: Path) -> NDArray[Any]:
     return values
 
 
+def whole_pixels(values: NDArray[Any], path: Path) -> NDArray[np.int64]:
+    """Coordinates int64 [n, 2], to the nearest pixel.
+
+    Raises
+    ------
+    BadGeometry
+        They are larger than any slide.
+    """
+    if len(values) and np.abs(values).max() > np.iinfo(np.int32).max:
+        raise BadGeometry("coordinates are larger than any slide", where=path)
+    return np.ascontiguousarray(np.rint(values), np.int64)
+
+
 def require_inside(bag: Bag, path: Path) -> Bag:
     """Refuse tiles that begin off the slide: coordinates of another slide, or (y, x) swapped.
 

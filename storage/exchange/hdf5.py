@@ -77,9 +77,12 @@ def array(file: Any, name: str, path: Path) -> NDArray[Any]:
     return values
 
 
-def attributes(thing: Any) -> dict[str, Any]:
-    """Attributes as Python and NumPy values; text is decoded, scalars are scalars."""
-    return {name: _plain(value) for name, value in thing.attrs.items()}
+def attributes(thing: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """Those of the named attributes that are there; text is decoded, scalars are scalars.
+
+    Others are not touched: HDF5's own library is at its most brittle where an attribute is hurt.
+    """
+    return {name: _plain(thing.attrs[name]) for name in names if name in thing.attrs}
 
 
 def _plain(value: Any) -> Any:

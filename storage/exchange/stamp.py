@@ -13,10 +13,19 @@ import numpy as np
 
 from ..bags import Bag
 from ..errors import NoResolution
-from .facts import Facts, checked_coords, checked_features, first, needed, require_inside
+from .facts import (
+    Facts,
+    checked_coords,
+    checked_features,
+    first,
+    needed,
+    require_inside,
+    whole_pixels,
+)
 from .hdf5 import array, attributes, new_h5, number, opened, put
 
 FEATURES, COORDS = "feats", "coords"
+STATED = ("tile_size_um", "tile_size", "unit", "tile_size_px", "extractor")
 LAYOUT = "2.1.0"
 """The version of STAMP that this layout is of; STAMP refuses files of a newer one than itself."""
 
@@ -62,7 +71,7 @@ def read_stamp(path: Path, facts: Facts) -> Bag:
     with opened(path) as file:
         features = checked_features(array(file, FEATURES, path), path)
         places = checked_coords(array(file, COORDS, path), len(features), path)
-        stated = attributes(file)
+        stated = attributes(file, STATED)
     tile_um = number(stated, "tile_size_um", path)
     if tile_um is None and stated.get("unit") == "um":
         tile_um = number(stated, "tile_size", path)
@@ -84,7 +93,7 @@ def read_stamp(path: Path, facts: Facts) -> Bag:
     bag = Bag(
         id=path.stem,
         features=features,
-        coords_px=np.rint(places[:, ::-1] / np.array(slide_mpp)).astype(np.int64),
+        coords_px=whole_pixels(places[:, ::-1] / np.array(slide_mpp), path),
         footprint_px=(tile_um / slide_mpp[0], tile_um / slide_mpp[1]),
         slide_px=needed(facts.slide_px, "how large the slide is", "--slides", path),
         mpp=mpp,

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
+from ...storage.errors import BadModel
 from .base import Encoder, Features, Tiles
+from .catalogue import CATALOGUE, FoundationModel
+from .foundation import load_foundation
 from .stain_texture import StainTexture
 from .torch_encoder import Precision, load_torch_encoder
 
-__all__ = ["DEFAULT", "ENCODERS", "Encoder", "Features", "Precision", "Tiles", "load_encoder"]
+__all__ = [
+    "CATALOGUE", "DEFAULT", "ENCODERS", "Encoder", "Features", "FoundationModel", "Precision",
+    "Tiles", "load_encoder",
+]  # fmt: skip
 
 DEFAULT = StainTexture.name
 
 ENCODERS = {
     DEFAULT: "stain-separated colour, texture and nuclear statistics; no weights",
+    "NAME": f"a foundation model, from the hub by your own token: {', '.join(CATALOGUE)}",
+    "NAME:FILE": "the same with weights from a file, such as uni2:pytorch_model.bin",
     "timm:NAME": "any timm model, untrained with a fixed seed: a control",
     "timm:NAME:pretrained": "the same with timm's own weights, which timm downloads",
     "timm:NAME:FILE.safetensors": "the same with weights from a file",
@@ -27,6 +36,7 @@ def load_encoder(
     spec: str = DEFAULT,
     device: str = "cpu",
     *,
+    weights: Path | None = None,
     mpp: float | None = None,
     tile_px: int | None = None,
     precision: Precision = "fp32",
@@ -36,8 +46,11 @@ def load_encoder(
     Parameters
     ----------
     spec
-        ``stain-texture``, or a deep encoder as
+        ``stain-texture``; a foundation model by its name in :data:`CATALOGUE`, as ``NAME`` or
+        ``NAME:FILE``; or another deep encoder as
         :func:`~microtome.tasks.encoders.torch_encoder.load_torch_encoder` takes it.
+    weights
+        File of weights of a foundation model, in place of ``NAME:FILE``.
     device, precision
         Of deep encoders; ``stain-texture`` runs on the CPU.
     mpp, tile_px
@@ -45,8 +58,8 @@ def load_encoder(
 
     Raises
     ------
-    BadModel, MissingFile, MissingDependency
-        See there.
+    BadModel, BadResolution, MissingFile, MissingDependency
+        See there, and :func:`~microtome.tasks.encoders.foundation.load_foundation`.
 
     Examples
     --------
@@ -56,4 +69,20 @@ def load_encoder(
     if spec == StainTexture.name:
         default = StainTexture()
         return replace(default, mpp=mpp or default.mpp, tile_px=tile_px or default.tile_px)
+    name, _, file = spec.partition(":")
+    if name in CATALOGUE:
+        return load_foundation(
+            name,
+            weights=Path(file) if file else weights,
+            device=device,
+            mpp=mpp,
+            tile_px=tile_px,
+            precision=precision,
+        )
+    if weights is not None:
+        raise BadModel(
+            "weights go with a foundation model of the catalogue",
+            where=spec,
+            remedy="Write timm:NAME:FILE for other models of timm",
+        )
     return load_torch_encoder(spec, device=device, mpp=mpp, tile_px=tile_px, precision=precision)

@@ -21,6 +21,7 @@ Precision = Literal["fp32", "bf16"]
 
 DEFAULT_MPP = 0.5
 TORCHSCRIPT_SUFFIXES = (".pt", ".ts", ".jit")
+_WEIGHTS_ONLY = (".safetensors", ".onnx")
 _PICKLED_SUFFIXES = (".pth", ".ckpt", ".bin", ".pkl", ".pt2")
 _VERSION_DIGITS = 12
 
@@ -131,11 +132,13 @@ def load_torch_encoder(
     MissingDependency
         CUDA is asked for and absent.
     """
-    device = _device(device)
+    device = pick_device(device)
     if spec.startswith("timm:"):
         parts = _timm(spec)
     elif Path(spec).suffix in (*TORCHSCRIPT_SUFFIXES, *_PICKLED_SUFFIXES):
         parts = _torchscript(Path(spec), device)
+    elif Path(spec).suffix in _WEIGHTS_ONLY:
+        raise _no_module(Path(spec))
     else:
         parts = _imported(spec)
     size = tile_px or parts.tile_px
@@ -158,12 +161,22 @@ def load_torch_encoder(
         version=parts.version,
         tile_px=size,
         mpp=mpp or parts.mpp or DEFAULT_MPP,
-        dim=_probe(module, size, device, spec),
+        dim=probe_dim(module, size, device, spec),
         licence=parts.licence,
         mean=parts.mean,
         std=parts.std,
         device=device,
         precision=precision,
+    )
+
+
+def _no_module(path: Path) -> BadModel:
+    if path.suffix == ".onnx":
+        return BadModel("ONNX files are not run", where=path, remedy="Save it with torch.jit.save")
+    return BadModel(
+        "weights without a model",
+        where=path,
+        remedy="Say of which: timm:NAME:FILE.safetensors, or uni2:FILE and the like",
     )
 
 
@@ -180,7 +193,8 @@ class _Parts:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
-def _device(device: str) -> str:
+def pick_device(device: str) -> str:
+    """The device that is meant; ``auto`` takes CUDA where there is one."""
     import torch
 
     if device == "auto":
@@ -207,7 +221,7 @@ def _timm(spec: str) -> _Parts:
     return _Parts(
         module,
         name=f"timm:{name}",
-        version=_digest_weights(module, name),
+        version=digest_weights(module, name),
         licence=str(module.pretrained_cfg.get("license") or "not stated"),
         tile_px=int(config["input_size"][1]),
         is_fixed_size=bool(module.pretrained_cfg.get("fixed_input_size")),
@@ -236,7 +250,7 @@ def _create(name: str, *, pretrained: bool) -> Any:
             return timm.create_model(name, pretrained=pretrained, num_classes=0)
         except (OSError, RuntimeError, ValueError) as error:
             raise BadModel(
-                f"timm could not make the model ({_first_line(error)})",
+                f"timm could not make the model ({first_line(error)})",
                 where=name,
                 remedy="Without a network, give the weights as timm:NAME:FILE.safetensors",
             ) from error
@@ -246,7 +260,7 @@ def _load_safetensors(module: Any, path: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    _require_file(path)
+    require_file(path)
     if path.suffix != ".safetensors":
         raise BadModel(
             "weights are read from .safetensors files only: other files can run code",
@@ -260,7 +274,7 @@ def _load_safetensors(module: Any, path: Path) -> None:
         module.load_state_dict(body)
     except (SafetensorError, RuntimeError, OSError) as error:
         raise BadModel(
-            f"these weights do not fit the model ({_first_line(error)})",
+            f"these weights do not fit the model ({first_line(error)})",
             where=path,
             remedy="Name the timm model that they were trained for",
         ) from error
@@ -274,7 +288,7 @@ def _head_names(classifier: str | Iterable[str] | None) -> tuple[str, ...]:
 def _torchscript(path: Path, device: str) -> _Parts:
     import torch
 
-    _require_file(path)
+    require_file(path)
     if path.suffix in _PICKLED_SUFFIXES:
         raise BadModel(
             "this kind of file can run code when it is loaded, and is not",
@@ -286,7 +300,7 @@ def _torchscript(path: Path, device: str) -> _Parts:
         module = jit.load(path, map_location=device)
     except (RuntimeError, ValueError) as error:
         raise BadModel(
-            f"this is not a TorchScript file ({_first_line(error)})",
+            f"this is not a TorchScript file ({first_line(error)})",
             where=path,
             remedy="Save the module with torch.jit.save; a bare state dict is no model",
         ) from error
@@ -303,14 +317,14 @@ def _imported(spec: str) -> _Parts:
         factory: Callable[[], Any] = getattr(import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise BadModel(
-            f"there is no such encoder ({_first_line(error)})",
+            f"there is no such encoder ({first_line(error)})",
             where=spec,
             remedy="See `microtome encoder list`",
         ) from error
     module = factory()
     if not isinstance(module, torch.nn.Module):
         raise BadModel(f"this gives a {type(module).__name__}, no torch.nn.Module", where=spec)
-    return _from_module(module, spec, _digest_weights(module, repr(module)))
+    return _from_module(module, spec, digest_weights(module, repr(module)))
 
 
 def _from_module(module: Any, name: str, version: str) -> _Parts:
@@ -324,7 +338,8 @@ def _from_module(module: Any, name: str, version: str) -> _Parts:
     return _Parts(module, name, version, **stated)
 
 
-def _digest_weights(module: torch.nn.Module, *parts: str) -> str:
+def digest_weights(module: torch.nn.Module, *parts: str) -> str:
+    """Version of a module: digest of its weights, and of what else decides its features."""
     import torch
 
     digest = hashlib.sha256("\0".join(parts).encode())
@@ -334,14 +349,14 @@ def _digest_weights(module: torch.nn.Module, *parts: str) -> str:
     return digest.hexdigest()[:_VERSION_DIGITS]
 
 
-def _probe(module: torch.nn.Module, tile_px: int, device: str, spec: str) -> int:
+def probe_dim(module: torch.nn.Module, tile_px: int, device: str, spec: str) -> int:
     """Length of the vectors, found by encoding one blank tile."""
     blank = np.full((1, tile_px, tile_px, 3), 255, np.uint8)
     try:
         features = _forward(module, blank, device=device)
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         raise BadModel(
-            f"the module does not take [b, 3, {tile_px}, {tile_px}] ({_first_line(error)})",
+            f"the module does not take [b, 3, {tile_px}, {tile_px}] ({first_line(error)})",
             where=spec,
             remedy="Pass the --tile-px that it was made for",
         ) from error
@@ -355,11 +370,13 @@ def _probe(module: torch.nn.Module, tile_px: int, device: str, spec: str) -> int
     return int(features.shape[1])
 
 
-def _require_file(path: Path) -> None:
+def require_file(path: Path) -> None:
+    """Refuse a file that is not there."""
     if not path.is_file():
         raise MissingFile("no such file", where=path, remedy="Check the path")
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, cut to one sentence."""
     message = str(error).strip() or type(error).__name__
     return message.splitlines()[0].split(". ")[0][:200]
