@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .bags import KIND, SUFFIX
+from .bags import KIND, SUFFIX, find_bags
 from .commit import Commit, require_commit
-from .errors import BadProduct, MissingFile
+from .errors import BadProduct, CohortError, MissingFile
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,34 @@ def list_records(folder: Path) -> Iterator[BagRecord]:
     return (_record(folder / name) for name in names)
 
 
+def bags_in(places: Sequence[Path]) -> list[Path]:
+    """Bags that are named, and those in folders that are named.
+
+    Raises
+    ------
+    MissingFile
+        A place is neither.
+    CohortError
+        Two bags of one id.
+    """
+    found: dict[str, Path] = {}
+    for place in places:
+        inside = [place] if place.name.endswith(SUFFIX) else list(find_bags(place).values())
+        if not inside:
+            raise MissingFile("no bag, nor a folder of bags", where=place, remedy="Check the path")
+        for path in inside:
+            if found.setdefault(path.name, path) != path:
+                raise CohortError(f"two bags of one id: {found[path.name]}", where=path)
+    return list(found.values())
+
+
+def bag_id(path: Path) -> str:
+    """Slide id of a bag, by its file name."""
+    return path.name.removesuffix(SUFFIX)
+
+
 def _record(path: Path) -> BagRecord:
-    identity = path.name.removesuffix(SUFFIX)
+    identity = bag_id(path)
     try:
         return _said(identity, path, require_commit(path, KIND))
     except BadProduct as error:

@@ -10,6 +10,7 @@ from typing import Literal
 
 from ..engine.schedule import Skipped
 from ..engine.slides import SlideInfo, open_slide
+from ..storage.bag_records import bag_id
 from ..storage.bags import KIND, SUFFIX, read_bag, write_bag
 from ..storage.commit import file_identity, is_done, product_key, require_commit
 from ..storage.errors import CohortError, InputError, MissingFile, StaleProduct, UnreadableFile
@@ -73,7 +74,7 @@ def export_file(
         No such bag; or it is damaged.
     """
     record = require_commit(bag, KIND)
-    identity = bag.name.removesuffix(SUFFIX)
+    identity = bag_id(bag)
     path = out / ("h5_files" if form == "clam" else ".") / f"{identity}.h5"
     tensor = out / "pt_files" / f"{identity}.pt" if form == "clam" else None
     made = Exchanged(path, int(record.about["instances"]), int(record.about["features"]))

@@ -100,14 +100,13 @@ def export(
     """
     from functools import partial
 
+    from ..storage.bag_records import bag_id, bags_in
     from ..tasks.bag_exchange import export_file
-    from ..tasks.mil.bag_list import bag_id
-    from ..tasks.mil.bag_list import list_bags as listed
 
     work = partial(export_file, form=form.value, out=out, overwrite=overwrite)
     outcomes = run_with_progress(
         "bags export",
-        listed(bags),
+        bags_in(bags),
         work,
         name=bag_id,
         jobs=jobs,

@@ -17,12 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from microtome.storage.bag_records import list_records
+from microtome.storage.bag_records import bags_in, list_records
 from microtome.storage.bags import Bag, write_bag
 from microtome.storage.errors import (
     BadGeometry,
     BadProduct,
     BadResolution,
+    CohortError,
     MicrotomeError,
     MissingFile,
     NoResolution,
@@ -445,3 +446,15 @@ def test_records_tell_of_bags_without_reading_them(tmp_path: Path) -> None:
     assert "damaged" in d.problem
     with pytest.raises(MissingFile):
         list_records(tmp_path / "absent")
+
+
+def test_bags_are_named_or_in_folders_that_are(tmp_path: Path) -> None:
+    for name in ("one/a", "one/b", "two/a"):
+        write_bag(tmp_path / f"{name}.bag.zarr", a_bag(), key="k")
+    one, other = tmp_path / "one", tmp_path / "two" / "a.bag.zarr"
+    assert [path.name for path in bags_in([one])] == ["a.bag.zarr", "b.bag.zarr"]
+    assert bags_in([other, other]) == [other]
+    with pytest.raises(CohortError, match="two bags of one id"):
+        bags_in([one, other])
+    with pytest.raises(MissingFile):
+        bags_in([tmp_path])
