@@ -10,7 +10,7 @@ import numpy as np
 
 from ..storage.commit import Commit, read_commit
 from ..storage.errors import MicrotomeError, MissingFile, NoUptake
-from .slides import Mpp, SlideInfo, open_slide
+from .slides import Mpp, SlideInfo, is_url, open_slide
 
 if TYPE_CHECKING:
     from .volumes import SeriesInfo, Volume
@@ -23,14 +23,14 @@ _FLAT_PX = 50_000_000
 
 
 def describe(
-    path: Path, *, mpp: Mpp | None = None, series: str | None = None, resample: bool = False
+    path: str | Path, *, mpp: Mpp | None = None, series: str | None = None, resample: bool = False
 ) -> dict[str, Any]:
     """Say what a file is, in values that JSON can hold.
 
     Parameters
     ----------
     path
-        A slide, a scan (file or DICOM folder), or a product.
+        A slide, a scan (file or DICOM folder), a product, or the URL of an OME-Zarr.
     mpp
         Overrides a slide's resolution.
     series, resample
@@ -47,21 +47,24 @@ def describe(
     MicrotomeError
         What is wrong with the file.
     """
-    if not path.exists():
-        raise MissingFile("no such file or folder", where=path, remedy="Check the path")
-    record = read_commit(path) if path.is_dir() else None
-    if record is not None:
-        return _of_product(path, record)
-    from .volumes import is_scan, open_volume
+    if not is_url(path):
+        path = Path(path)
+        if not path.exists():
+            raise MissingFile("no such file or folder", where=path, remedy="Check the path")
+        record = read_commit(path) if path.is_dir() else None
+        if record is not None:
+            return _of_product(path, record)
+        from .volumes import is_scan, open_volume
 
-    if is_scan(path):
-        return _of_scan(open_volume(path, series=series, resample=resample))
+        if is_scan(path):
+            return _of_scan(open_volume(path, series=series, resample=resample))
     with open_slide(path, mpp=mpp) as slide:
-        return _of_slide(slide.info)
+        # A path would lose one of the slashes of a URL.
+        return _of_slide(slide.info) | {"path": str(path)}
 
 
 def describe_each(
-    path: Path, *, mpp: Mpp | None = None, series: str | None = None, resample: bool = False
+    path: str | Path, *, mpp: Mpp | None = None, series: str | None = None, resample: bool = False
 ) -> list[dict[str, Any]]:
     """As :func:`describe`, with an entry for each series of a DICOM folder that holds several.
 
@@ -70,6 +73,9 @@ def describe_each(
     """
     from .volumes import is_scan, read_each_series
 
+    if is_url(path):
+        return [describe(path, mpp=mpp)]
+    path = Path(path)
     if series is None and path.is_dir() and read_commit(path) is None and is_scan(path):
         found = list(read_each_series(path, resample=resample))
         if len(found) > 1:
@@ -77,8 +83,19 @@ def describe_each(
     return [describe(path, mpp=mpp, series=series, resample=resample)]
 
 
+def _holds_scan(path: str | Path) -> bool:
+    from ..storage.scans import KIND
+    from .volumes import is_scan
+
+    if is_url(path):
+        return False
+    path = Path(path)
+    record = read_commit(path) if path.is_dir() else None
+    return is_scan(path) if record is None else record.kind == KIND
+
+
 def draw(
-    path: Path,
+    path: str | Path,
     out: Path,
     *,
     mpp: Mpp | None = None,
@@ -98,13 +115,11 @@ def draw(
     from PIL import Image
 
     from ..storage.commit import writable, write_bytes
-    from ..storage.scans import KIND
     from .tiles import read_overview
-    from .volumes import is_scan, open_volume
+    from .volumes import open_volume
     from .volumes.picture import draw_scan
 
-    record = read_commit(path) if path.is_dir() else None
-    if is_scan(path) if record is None else record.kind == KIND:
+    if _holds_scan(path):
         pixels = draw_scan(open_volume(path, series=series, resample=resample), max_px=max_px)
     else:
         with open_slide(path, mpp=mpp) as slide:

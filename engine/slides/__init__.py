@@ -9,7 +9,12 @@ from .base import Bounds, Level, Pixels, Slide, SlideInfo
 from .registry import find_reader
 from .resolution import OBJECTIVE, Mpp, Override, from_objective
 
-__all__ = ["Bounds", "Level", "Mpp", "Pixels", "Slide", "SlideInfo", "open_slide"]
+__all__ = ["Bounds", "Level", "Mpp", "Pixels", "Slide", "SlideInfo", "is_url", "open_slide"]
+
+
+def is_url(place: str | Path) -> bool:
+    """Whether a place is on the network: only OME-Zarr is read from there."""
+    return isinstance(place, str) and "://" in place
 
 
 def open_slide(path: str | Path, *, mpp: Mpp | None = None, reader: str | None = None) -> Slide:
@@ -66,7 +71,7 @@ def open_slide(path: str | Path, *, mpp: Mpp | None = None, reader: str | None =
 
 
 def _open(path: str | Path, mpp: Override | None, reader: str | None) -> Slide:
-    if isinstance(path, str) and "://" in path:
+    if is_url(path):
         from .zarr_reader import ZarrSlide
 
         return ZarrSlide(path, mpp)

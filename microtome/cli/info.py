@@ -23,7 +23,8 @@ def register(app: typer.Typer) -> None:
 
 def info(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="Slides, scans or products.")
+        list[str],
+        typer.Argument(metavar="FILE...", help="Slides, scans, products, or URLs of OME-Zarr."),
     ],
     *,
     as_json: Annotated[

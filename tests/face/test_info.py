@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -13,6 +18,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from microtome.cli.app import app
+from microtome.engine.ingest import ingest_slide
+from microtome.engine.slides import open_slide
+from microtome.engine.tiles import read_overview
 from microtome.storage.commit import new_product
 from microtome.storage.errors import TruncatedFile, UnreadableFile
 
@@ -133,3 +141,43 @@ def test_a_bad_file_ends_the_command_with_3_and_one_line(shared_data):
     assert ran.stdout == ""
     assert ran.stderr.startswith("microtome: unreadable: ")
     assert ran.stderr.count("\n") == 1
+
+
+class Ranges(SimpleHTTPRequestHandler):
+    """Serves files, and parts of them, as every object store does."""
+
+    def do_GET(self) -> None:
+        wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
+        path = Path(self.translate_path(self.path))
+        if wanted is None or not path.is_file():
+            super().do_GET()
+            return
+        data = path.read_bytes()
+        start, stop = wanted.groups()
+        low = int(start) if start else max(0, len(data) - int(stop))
+        high = min(int(stop) + 1, len(data)) if start and stop else len(data)
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {low}-{high - 1}/{len(data)}")
+        self.send_header("Content-Length", str(high - low))
+        self.end_headers()
+        self.wfile.write(data[low:high])
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_a_slide_on_the_network_is_described_and_drawn(shared_data, tmp_path):
+    ingest_slide(shared_data / SVS, tmp_path, name="skin")
+    handler = partial(Ranges, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/skin.ome.zarr"
+        found = described(url, "--thumbnail", tmp_path / "skin.png")
+        server.shutdown()
+    assert found["path"] == url
+    assert (found["kind"], found["height_px"], found["width_px"]) == ("slide", 2967, 2220)
+    assert found["mpp"]["y"] == pytest.approx(0.499)
+    picture = np.asarray(Image.open(tmp_path / "skin.png").convert("RGB"), np.float64)
+    with open_slide(shared_data / SVS) as slide:
+        expected, _ = read_overview(slide, max_px=1024)
+    assert np.abs(picture - expected).max() <= 1
