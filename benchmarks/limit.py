@@ -11,7 +11,7 @@ def jpeg_streams(path: Path) -> list[bytes]:
     """The tiles of level 0 of a TIFF, each as a JPEG file of its own."""
     import tifffile
 
-    from microtome.engine.slides.jpeg import standalone
+    from microtome.storage.jpeg import standalone
 
     with tifffile.TiffFile(path) as tif, path.open("rb") as file:
         page = tif.pages.first

@@ -10,6 +10,8 @@ import numpy as np
 
 from ..storage.commit import Commit, read_commit
 from ..storage.errors import MicrotomeError, MissingFile, NoUptake
+from ..storage.virtual import KIND as VIEW
+from ..storage.virtual import open_view
 from .slides import Mpp, SlideInfo, is_url, open_slide
 
 if TYPE_CHECKING:
@@ -242,5 +244,14 @@ def _of_product(path: Path, record: Commit) -> dict[str, Any]:
         "key": record.key,
         "made": record.made,
         "about": dict(record.about),
-        "odd": [],
+        "odd": _odd_view(path) if record.kind == VIEW else [],
     }
+
+
+def _odd_view(path: Path) -> list[str]:
+    """What is wrong with a view: its slide has gone, or has changed."""
+    try:
+        open_view(path).original.find(path)
+    except MicrotomeError as error:
+        return [str(error)]
+    return []

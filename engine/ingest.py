@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,12 @@ from ..storage.scans import KIND as SCAN
 from ..storage.scans import ScanHeader, scan_array, write_scan_metadata, write_scan_shards
 from ..storage.stored_slides import KIND as SLIDE
 from ..storage.stored_slides import SUFFIX, write_slide_metadata
+from ..storage.virtual import KIND as VIEW
+from ..storage.virtual import holds, write_view
 from .profiles import Lender, Plan, Profile, choose_plan, make_part, plan_key, plan_parts
 from .schedule import Outcome, Pool, Skipped, open_pool, run_items
 from .slides import Mpp, SlideInfo, open_slide
+from .virtual import plan_view
 from .volumes import Volume, open_volume
 
 Progress = Callable[[int, int], None]
@@ -36,7 +39,7 @@ class Ingested:
     path
         The ``.ome.zarr``.
     kind
-        ``slide image`` or ``scan image``.
+        ``slide image``, ``slide view`` or ``scan image``.
     pixels
         Pixels of level 0, or voxels.
     written, kept
@@ -101,7 +104,8 @@ def ingest_slide(
     profile
         How pixels are kept: ``archive`` (the file's own JPEG tiles, as they are), ``compatible``
         (Zstandard), or ``auto``: the first where the file has such tiles, else the second. Which it
-        was, and why, is in the product's commit record.
+        was, and why, is in the product's commit record. ``virtual`` keeps none: it is a view of
+        the file's own JPEG tiles (:mod:`~microtome.storage.virtual`), which must stay.
     jobs, pool
         As in :func:`~microtome.engine.schedule.run_items`.
     on_progress
@@ -119,16 +123,18 @@ def ingest_slide(
     MissingFile, EmptyFile, TruncatedFile, UnreadableFile
         What is wrong with the slide.
     NoJpegTiles
-        The slide has no tiles that ``archive`` could keep.
+        The slide has no tiles that ``archive`` could keep, or ``virtual`` show.
     StaleProduct, OutputBusy, UnwritableOutput, WorkerDied
         What is wrong with the output or the machine; running again resumes.
     """
     start, path = time.perf_counter(), Path(path)
+    name = name or product_id(path)
+    product = Path(out) / f"{name}{SUFFIX}"
+    if profile == "virtual":
+        return _ingest_view(path, product, name, mpp, overwrite=overwrite)
     with open_slide(path, mpp=mpp) as slide:
         info = slide.info
         plan, why = choose_plan(slide, profile)
-    name = name or product_id(path)
-    product = Path(out) / f"{name}{SUFFIX}"
     identity = file_identity(path)
     key = product_key(
         kind=SLIDE,
@@ -179,6 +185,27 @@ def ingest_slide(
         kept=sum(r.kept for r in records),
         seconds=time.perf_counter() - start,
     )
+
+
+def _ingest_view(
+    path: Path, product: Path, name: str, mpp: Mpp | None, *, overwrite: bool
+) -> Ingested | Skipped[Ingested]:
+    start = time.perf_counter()
+    with open_slide(path, mpp=mpp) as slide:
+        info = slide.info
+        provenance = _slide_provenance(info, file_identity(path))
+        if mpp is not None:
+            provenance["mpp_override"] = {"source": info.mpp_source, "mpp": info.mpp}
+        view = plan_view(slide, product, name=name, provenance=provenance)
+    made = Ingested(product, VIEW, info.height_px * info.width_px)
+    # One of a file that has moved since has the same key, but other files.
+    if product_state(product, view.key) == "done" and holds(product, view.files):
+        return Skipped(made)
+    with new_product(
+        product, kind=VIEW, key=view.key, about=view.about, overwrite=overwrite
+    ) as folder:
+        write_view(folder, view.files)
+    return replace(made, seconds=time.perf_counter() - start)
 
 
 def _write_metadata(

@@ -17,7 +17,7 @@ from ..storage.pyramid import Cell, CellRecord, Pyramid, write_cell
 from .slides import Mpp, Slide, open_slide
 from .slides.base import JpegTiled, Level, bad_tile, no_jpeg_tiles
 
-Profile = Literal["auto", "archive", "compatible"]
+Profile = Literal["auto", "archive", "compatible", "virtual"]
 Plan = Pyramid | Archive
 
 

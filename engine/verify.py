@@ -7,8 +7,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..storage.archive import Archive, shard_of
 from ..storage.commit import file_identity
@@ -17,10 +19,11 @@ from ..storage.pyramid import Pyramid
 from ..storage.scans import StoredScan, open_stored_scan, write_scan_shards
 from ..storage.shards import Index, ShardedArray, read_box, read_metadata
 from ..storage.stored_slides import StoredSlide, open_stored_slide
+from ..storage.virtual import open_view
 from .ingest import scan_identity
 from .profiles import Lender, Plan, choose_plan, file_tile, make_part, plan_parts
 from .schedule import Pool, open_pool, run_items
-from .slides import Mpp, Slide
+from .slides import Mpp, Slide, open_slide
 from .volumes import Volume, open_volume
 
 SAMPLES = 64
@@ -110,7 +113,7 @@ def verify_slide(
             if on_progress is not None:
                 on_progress(done, len(shards))
         compared = 0
-        for box in _squares(stored.levels[0], samples, seed):
+        for box in _squares(stored.levels[0].shape, stored.levels[0].chunk, samples, seed):
             compared += box[2] * box[3]
             if not _agree(stored, lender.slide, box):
                 damaged |= set(_files_of(stored, box))
@@ -143,6 +146,68 @@ def repair_slide(
         work = partial(make_part, plan=plan, lender=lender, product=found.path, folder=found.path)
         for stage in range(plan.stages):
             run_items(plan_parts(plan, stage, active.jobs), work, pool=active, debug=True)
+
+
+def verify_view(
+    product: Path, source: Path, *, mpp: Mpp | None = None, samples: int = SAMPLES, seed: int = 0
+) -> Verified:
+    """Compare what zarr-python reads through a view with what the slide's own reader reads.
+
+    Parameters
+    ----------
+    product, source
+        The view, and the slide that it is a view of.
+    mpp
+        As it was given to ``ingest``.
+    samples, seed
+        How many squares of each level, and which.
+
+    Returns
+    -------
+    Verified
+        ``shards`` counts the levels; ``damaged`` lists the indices of those that differ.
+
+    Raises
+    ------
+    StaleProduct
+        The source is not what this is a view of.
+    MissingFile, BadProduct
+        There is no finished view.
+    """
+    import zarr
+
+    from ..storage.virtual_store import VirtualStore
+
+    if open_view(product).original.identity != file_identity(source):
+        raise _other(product, source)
+    group = zarr.open_group(VirtualStore(product), mode="r")
+    compared, damaged = 0, []
+    with open_slide(source, mpp=mpp) as slide:
+        for level in range(len(slide.info.levels)):
+            array: Any = group[str(level)]
+            boxes = list(_squares(array.shape, array.chunks, samples, seed))
+            compared += sum(height * width for _, _, height, width in boxes)
+            if not all(_agree_in_view(array, slide, level, box) for box in boxes):
+                damaged.append(product / f"{level}.npy")
+    return Verified(product, len(slide.info.levels), compared, tuple(damaged))
+
+
+def _agree_in_view(array: Any, slide: Slide, level: int, box: Square) -> bool:
+    """Whether both give the same pixels, or neither any."""
+    y, x, height, width = box
+    expected: NDArray[np.uint8] | None
+    found: NDArray[np.uint8] | None
+    try:
+        expected = slide.read(level, *box)
+    except UnreadableFile:
+        expected = None
+    try:
+        found = array[:, y : y + height, x : x + width].transpose(1, 2, 0)
+    except (UnreadableFile, ValueError):
+        found = None
+    if expected is None or found is None:
+        return expected is found
+    return bool(np.array_equal(found, expected))
 
 
 def _shards(arrays: Sequence[ShardedArray]) -> Iterator[tuple[int, Index]]:
@@ -179,12 +244,14 @@ def _is_decodable(array: ShardedArray, folder: Path, index: Index) -> bool:
 
 
 Square = tuple[int, int, int, int]
-"""(y, x, height, width) on level 0."""
+"""(y, x, height, width) on a level."""
 
 
-def _squares(array: ShardedArray, samples: int, seed: int) -> Iterator[Square]:
-    """Squares of a chunk's size, anywhere on level 0, so that most touch four chunks."""
-    sizes, sides = array.shape[1:], array.chunk[1:]
+def _squares(
+    shape: Sequence[int], chunk: Sequence[int], samples: int, seed: int
+) -> Iterator[Square]:
+    """Squares of a chunk's size, anywhere on a level, so that most touch four chunks."""
+    sizes, sides = shape[1:], chunk[1:]
     height, width = (min(size, side) for size, side in zip(sizes, sides, strict=True))
     rng = np.random.default_rng(seed)
     for _ in range(samples):
@@ -224,11 +291,15 @@ def _files_of(stored: StoredSlide, box: Square) -> Iterator[Path]:
 def _require_same(product: Path, source: Path, identity: str) -> None:
     made_from = read_metadata(product)["attributes"]["microtome"]["identity"]
     if made_from != identity:
-        raise StaleProduct(
-            f"{source} is not the file that this was made from, or has changed since",
-            where=product,
-            remedy="Compare with the file that it was made from, or pass --overwrite",
-        )
+        raise _other(product, source)
+
+
+def _other(product: Path, source: Path) -> StaleProduct:
+    return StaleProduct(
+        f"{source} is not the file that this was made from, or has changed since",
+        where=product,
+        remedy="Compare with the file that it was made from, or pass --overwrite",
+    )
 
 
 def verify_volume(

@@ -28,6 +28,7 @@ _PUBLIC = {
     "encode": "tasks.encode",
     "read_cohort": "tasks.cohort",
     "export_qupath": "tasks.heatmap",
+    "VirtualStore": "storage.virtual_store",
     "Bag": "storage.bags",
     "read_bag": "storage.bags",
     "read_predictions": "storage.predictions",

@@ -31,6 +31,8 @@ QUALITY = 90
 _SCAN, _ADOBE = 0xDA, 0xEE
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
+"""Adobe's APP14 marker with transform 0: the components are red, green and blue as they are."""
 _ORDER = [1, 2, 0]
 _FULL: Sampling = ((1, 1),) * 3
 _HALVED: Sampling = ((2, 2), (1, 1), (1, 1))
@@ -79,6 +81,34 @@ def segments(stream: bytes) -> Iterator[tuple[int, int, int]]:
             return
         at = stop
     raise ValueError("its JPEG data end before the image")
+
+
+def standalone(segment: bytes, tables: bytes | None, *, is_rgb: bool) -> bytes:
+    """A tile or strip of a TIFF, or a frame of DICOM, as a JPEG file of its own.
+
+    Parameters
+    ----------
+    segment
+        What lies in the file: a JPEG stream, abbreviated where there are ``tables``.
+    tables
+        What the file keeps apart.
+    is_rgb
+        The components are red, green and blue, which the stream does not say of itself.
+
+    Raises
+    ------
+    ValueError
+        It does not begin as a JPEG stream.
+    """
+    if segment[:2] != _START:
+        raise ValueError("its JPEG data do not begin as such")
+    head = _START if tables is None else tables[: tables.rfind(_END)]
+    if not is_rgb:
+        return b"".join((head, memoryview(segment)[2:]))
+    # Of several colour statements the last is believed.
+    *_, (_, at, _) = segments(segment)
+    whole = memoryview(segment)
+    return b"".join((head, whole[2:at], _ADOBE_RGB, whole[at:]))
 
 
 def frame_of(stream: bytes) -> Frame:

@@ -30,9 +30,12 @@ class JpegCodec(ArrayBytesCodec):
         return {"name": NAME, "configuration": self.jpeg.configuration()}
 
     def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
-        """Refuse what is not RGB of 8 bits, colours last."""
-        if len(shape) != 3 or shape[2] != 3 or dtype.to_native_dtype() != np.uint8:
-            raise ValueError(f"{NAME} is for uint8 [h, w, 3], not {dtype} {list(shape)}")
+        """Refuse what is not RGB of 8 bits.
+
+        zarr-python tells the shape of the array before any ``transpose``: colours first or last.
+        """
+        if len(shape) != 3 or 3 not in (shape[0], shape[2]) or dtype.to_native_dtype() != np.uint8:
+            raise ValueError(f"{NAME} is for uint8 of three colours, not {dtype} {list(shape)}")
 
     def compute_encoded_size(self, input_byte_length: int, _chunk_spec: ArraySpec) -> int:
         """Unknown before it is encoded."""

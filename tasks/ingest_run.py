@@ -16,11 +16,13 @@ from ..engine.verify import (
     repair_slide,
     repair_volume,
     verify_slide,
+    verify_view,
     verify_volume,
 )
 from ..engine.volumes import is_scan, list_series
-from ..storage.errors import MicrotomeError
+from ..storage.errors import MicrotomeError, NoJpegTiles
 from ..storage.stored_slides import KIND as SLIDE
+from ..storage.virtual import KIND as VIEW
 from .slide_list import SlideItem
 
 ALL = "all"
@@ -110,10 +112,18 @@ def ingest_item(
     ------
     BadProduct
         What was found damaged is still so after it was made again.
+    NoJpegTiles
+        A view is asked for of a scan.
     MicrotomeError
         As :func:`~microtome.engine.ingest.ingest_slide` and ``ingest_volume``.
     """
     if item.path.exists() and is_scan(item.path):
+        if options.profile == "virtual":
+            raise NoJpegTiles(
+                "no view can be made of a scan: it has no tiles",
+                where=item.path,
+                remedy="Ingest it without --profile virtual",
+            )
         made = ingest_volume(
             item.path,
             out,
@@ -146,6 +156,9 @@ def _verified(
 ) -> Ingested | Skipped[Ingested]:
     image = made.value if isinstance(made, Skipped) else made
     found, mended = _look(item, image, options, on_progress), 0
+    if image.kind == VIEW:
+        # It was made anew already if a single byte of it was not what it should be.
+        found.require_whole()
     while found.damaged:
         if image.kind == SLIDE:
             repair_slide(found, item.path, mpp=item.mpp, pool=pool)
@@ -166,6 +179,8 @@ def _look(
 ) -> Verified:
     if image.kind == SLIDE:
         return verify_slide(image.path, item.path, mpp=item.mpp, on_progress=on_progress)
+    if image.kind == VIEW:
+        return verify_view(image.path, item.path, mpp=item.mpp)
     return verify_volume(
         image.path,
         item.path,

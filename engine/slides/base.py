@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import NoJpegTiles, NotBrightfield, UnreadableFile
+from ...storage.virtual import TileSpans
 
 Pixels = NDArray[np.uint8]
 
@@ -215,6 +216,15 @@ class JpegTiled(Slide, Protocol):
         UnreadableFile
             It does not begin as a JPEG stream. It is not decoded here.
         """
+        ...
+
+
+@runtime_checkable
+class JpegSpanned(JpegTiled, Protocol):
+    """A slide whose JPEG tiles lie in one file, each in one piece."""
+
+    def tile_spans(self, level: int) -> TileSpans:
+        """Where they lie; :meth:`JpegTiled.require_jpeg_tiles` says whether they are such."""
         ...
 
 

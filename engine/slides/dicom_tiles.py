@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ...storage.jpeg import standalone
 from .base import Level, no_jpeg_tiles
-from .jpeg import standalone
 
 _BASELINE = "1.2.840.10008.1.2.4.50"
 _RGB = "RGB"

@@ -93,9 +93,9 @@ def _stored_opens(path: Path) -> bool:
 
 
 def _stored_open(path: Path, mpp: Override | None) -> Slide:
-    from .stored_reader import OmeZarrSlide
+    from .stored_reader import open_stored
 
-    return OmeZarrSlide(path, mpp)
+    return open_stored(path, mpp)
 
 
 def _picture_opens(path: Path) -> bool:

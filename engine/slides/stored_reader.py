@@ -10,8 +10,9 @@ from ...storage.errors import BadProduct, DamagedChunk, UnreadableFile
 from ...storage.jpeg import Jpeg
 from ...storage.shards import read_metadata
 from ...storage.stored_slides import KIND, StoredSlide, open_stored_slide
+from ...storage.virtual import KIND as VIEW
 from . import resolution
-from .base import Bounds, Closing, Level, Pixels, SlideInfo, require_inside
+from .base import Bounds, Closing, Level, Pixels, Slide, SlideInfo, require_inside
 
 
 def is_ours(path: Path) -> bool:
@@ -20,7 +21,17 @@ def is_ours(path: Path) -> bool:
         record = read_commit(path)
     except BadProduct:
         return False
-    return record is not None and record.kind == KIND
+    return record is not None and record.kind in (KIND, VIEW)
+
+
+def open_stored(path: Path, mpp: resolution.Override | None = None) -> Slide:
+    """Open a slide that Microtome made: with pixels of its own, or a view of another's."""
+    record = read_commit(path)
+    if record is not None and record.kind == VIEW:
+        from .view_reader import ViewSlide
+
+        return ViewSlide(path, mpp)
+    return OmeZarrSlide(path, mpp)
 
 
 class OmeZarrSlide(Closing):

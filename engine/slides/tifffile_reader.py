@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import MicrotomeError, UnreadableFile
+from ...storage.jpeg import standalone
+from ...storage.virtual import TileSpans
 from . import resolution
 from .base import (
     Bounds,
@@ -25,7 +27,7 @@ from .base import (
     not_brightfield,
     require_inside,
 )
-from .jpeg import decode_segment, standalone
+from .jpeg import decode_segment
 from .tiff_check import is_tiff
 from .tiff_layout import PARSE_ERRORS, Layout, Plane, is_native, open_tiff
 
@@ -137,6 +139,17 @@ class TiffSlide(Closing):
             return raw and standalone(raw, plane.page.jpegtables, is_rgb=plane.is_rgb_jpeg)
         except PARSE_ERRORS as error:
             raise bad_tile(self._path, f"level {level}", row, column, error) from error
+
+    def tile_spans(self, level: int) -> TileSpans:
+        """Where a level's tiles lie; see :class:`~microtome.engine.slides.base.JpegSpanned`."""
+        plane = self._layout.levels[level][0]
+        grid = (-1, plane.columns)
+        return TileSpans(
+            plane.offsets.reshape(grid),
+            plane.sizes.reshape(grid),
+            plane.page.jpegtables,
+            plane.is_rgb_jpeg,
+        )
 
     def close(self) -> None:
         """Release the file."""

@@ -50,6 +50,7 @@ class ProfileName(StrEnum):
     AUTO = "auto"
     ARCHIVE = "archive"
     COMPATIBLE = "compatible"
+    VIRTUAL = "virtual"
 
 
 def register(app: typer.Typer) -> None:
@@ -75,7 +76,8 @@ def ingest(
         typer.Option(
             help="How a slide is kept. archive: its own JPEG tiles, byte for byte; read wherever "
             "Microtome is installed. compatible: its pixels, with Zstandard; ten times larger, "
-            "read by any tool for Zarr v3. auto: archive where the file has such tiles."
+            "read by any tool for Zarr v3. auto: archive where the file has such tiles. virtual: "
+            "nothing is kept; a view of the file's own JPEG tiles, read through VirtualStore."
         ),
     ] = ProfileName.AUTO,
     verify: Annotated[
