@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -432,3 +434,29 @@ def test_pseudo_bags_part_a_bag() -> None:
         assert max(map(len, parts)) - min(map(len, parts)) <= 1
         assert all(torch.equal(a, b) for a, b in zip(parts, model.pseudo_bags(n), strict=True))
     assert not torch.equal(torch.cat(model.train().pseudo_bags(50)), torch.cat(parts))
+
+
+_MEASURE = """
+import resource, sys
+import numpy as np, torch
+from microtome.tasks.mil.predict import predict_bag
+from microtome.tasks.mil.train import TrainOptions, new_model
+
+torch.set_num_threads(1)
+model = new_model(TrainOptions(model=sys.argv[1]), 1536, 2)
+bag = np.random.default_rng(0).random((200_000, 1536), dtype=np.float32)
+predict_bag([model], bag[:10])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert np.isfinite(predict_bag([model], bag).probabilities).all()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_a_large_bag_fits_the_memory_that_is_stated(name: str) -> None:
+    """Peak beside the bag and the interpreter, in KiB, as docs/reference/mil-models.md says."""
+    command = [sys.executable, "-c", _MEASURE, name]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert int(ended.stdout) < (1.25 if name == "transmil" else 0.25) * 1024**2
