@@ -93,12 +93,15 @@ class Original:
             It is in neither place.
         StaleProduct
             A file is there, but another, or changed.
+        UnreadableFile
+            It, or its folder, may not be read.
         """
         beside = Path(os.path.normpath(_without_links(view) / self.beside))
-        places = [place for place in (beside, Path(self.path)) if place.is_file()]
-        for place in places:
-            if self.is_same(place):
-                return place
+        with _readable():
+            places = [place for place in (beside, Path(self.path)) if place.is_file()]
+            for place in places:
+                if self.is_same(place):
+                    return place
         if not places:
             either = self.path if str(beside) == self.path else f"{self.path} nor {beside}"
             raise MissingFile(
@@ -120,6 +123,16 @@ class Original:
         if stat.st_size != self.size_bytes:
             return False
         return stat.st_mtime_ns == self.mtime_ns or file_identity(file) == self.identity
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise UnreadableFile(
+            "the file may not be read", where=error.filename, remedy="Mend its permissions"
+        ) from error
 
 
 def _without_links(path: Path) -> Path:
@@ -267,7 +280,7 @@ class Window:
     def __init__(self, view: View) -> None:
         self.view = view
         self.file = view.original.find(view.path)
-        with _readable(self.file):
+        with _readable():
             self._descriptor = os.open(self.file, os.O_RDONLY | os.O_CLOEXEC)
         # Stores are rarely closed by those who use them.
         self._closing = weakref.finalize(self, os.close, self._descriptor)
@@ -316,13 +329,3 @@ class Window:
 def _state(descriptor: int) -> tuple[int, int]:
     stat = os.fstat(descriptor)
     return stat.st_size, stat.st_mtime_ns
-
-
-@contextmanager
-def _readable(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except PermissionError as error:
-        raise UnreadableFile(
-            "this file may not be read", where=file, remedy="Mend its permissions"
-        ) from error
