@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..engine.schedule import Skipped
 from ..storage.commit import file_identity, is_done, product_key, writable, write_text
@@ -22,7 +24,7 @@ from ..storage.connectomes import (
     read_connectomes,
     write_connectomes,
 )
-from ..storage.errors import CohortError
+from ..storage.errors import BadConnectome, CohortError
 from .build import (
     GROUP,
     AtlasRecipe,
@@ -36,7 +38,7 @@ from .build import (
 )
 from .matrices import Array, without_diagonal
 from .scans import choose_regions
-from .summary import global_measures, nodal_measures
+from .summary import area_over_densities, global_measures, nodal_measures, null_measures
 from .tables import RegionTable, read_centroids, read_freesurfer, read_names, read_region_table
 from .threshold import proportional, tree_and_strongest
 
@@ -266,6 +268,8 @@ def measure_network(
     density: float = 0.15,
     keep: Keep = "strongest",
     nodal: bool = False,
+    n_nulls: int = 0,
+    densities: Sequence[float] = (),
     seed: int = 0,
 ) -> Measured:
     """Threshold a network and measure it.
@@ -275,20 +279,66 @@ def measure_network(
     keep
         ``strongest``: :func:`.threshold.proportional`; ``tree``:
         :func:`.threshold.tree_and_strongest`; ``all``: every edge, whatever ``density``.
+    n_nulls
+        Compare with so many random networks: :func:`.summary.null_measures`.
+    densities
+        Also the area of each measure over these, named ``…_area``:
+        :func:`.summary.area_over_densities`. Not with ``all``.
+
+    Raises
+    ------
+    BadConnectome
+        A density cannot be reached, or densities are asked for of all edges.
     """
-    match keep:
-        case "strongest":
-            weights = proportional(connectome.adjacency, density)
-        case "tree":
-            weights = tree_and_strongest(connectome.adjacency, density)
-        case "all":
-            weights = without_diagonal(connectome.adjacency)
+    if densities and keep == "all":
+        raise BadConnectome(
+            "all edges are kept, so there is one density and no area over several",
+            remedy="Keep the strongest or the tree, or leave the densities out",
+        )
+    weights = _KEPT[keep](connectome.adjacency, density)
+    whole = global_measures(weights, seed=seed)
+    if n_nulls:
+        whole |= null_measures(weights, n_nulls, seed=seed)
+    if densities:
+        areas = area_over_densities(connectome.adjacency, densities, keep=_KEPT[keep], seed=seed)
+        whole |= {f"{name}_area": value for name, value in areas.items()}
     return Measured(
         connectome.subject,
         connectome.regions,
-        global_measures(weights, seed=seed),
+        whole,
         nodal_measures(weights, seed=seed) if nodal else {},
     )
+
+
+def density_range(text: str) -> tuple[float, ...]:
+    """Densities that ``LOW:HIGH:STEP`` stands for, both ends included.
+
+    Raises
+    ------
+    BadConnectome
+        It is not of that form, or names no range between 0 and 1.
+    """
+    try:
+        low, high, step = (float(part) for part in text.split(":"))
+    except ValueError:
+        low = high = step = math.nan
+    if not (0 < low < high <= 1 and 0 < step <= high - low + 1e-9):
+        raise BadConnectome(
+            f"{text!r} is no range of densities", remedy="Write LOW:HIGH:STEP, as 0.05:0.3:0.05"
+        )
+    n = math.floor((high - low) / step + 1e-9)
+    return tuple(round(low + i * step, 10) for i in range(n + 1))
+
+
+def _all_edges(weights: ArrayLike, _density: float) -> Array:
+    return without_diagonal(weights)
+
+
+_KEPT: dict[Keep, Callable[[ArrayLike, float], Array]] = {
+    "strongest": proportional,
+    "tree": tree_and_strongest,
+    "all": _all_edges,
+}
 
 
 def write_global_table(path: Path, measured: Iterable[Measured]) -> None:

@@ -50,19 +50,68 @@ def as_network(weights: ArrayLike, *, signed: bool = False) -> Array:
     BadConnectome
         Not square, not finite, not symmetric; or negative where it must not be.
     """
+    network = as_directed_network(weights, signed=True)
+    if np.abs(network - network.T).max() > SYMMETRY_TOLERANCE * np.abs(network).max():
+        raise BadConnectome(
+            "the network is directed: weights differ with direction",
+            remedy="Symmetrise it first, or use measures of directed networks",
+        )
+    network = (network + network.T) / 2
+    return network if signed else _not_negative(network)
+
+
+def as_directed_network(weights: ArrayLike, *, signed: bool = False) -> Array:
+    """Check a network whose weights may differ with direction, and return it without diagonal.
+
+    Parameters
+    ----------
+    weights
+        [r, r]; ``weights[i, j]`` is of the edge from i to j, 0 means no edge.
+    signed
+        Whether weights below zero are allowed.
+
+    Returns
+    -------
+    float64 [r, r]
+        A copy.
+
+    Raises
+    ------
+    BadConnectome
+        Not square, not finite; or negative where it must not be.
+    """
     array = np.asarray(weights, np.float64)
     if array.ndim != 2 or array.shape[0] != array.shape[1] or not len(array):
         raise BadConnectome(f"a network is a square matrix, not {array.shape}")
     network = without_diagonal(array)
     if not np.isfinite(network).all():
         raise BadConnectome("a weight is not a finite number")
-    if np.abs(network - network.T).max() > SYMMETRY_TOLERANCE * np.abs(network).max():
-        raise BadConnectome(
-            "the network is directed: weights differ with direction",
-            remedy="Symmetrise it first; measures here are for undirected networks",
-        )
-    network = (network + network.T) / 2
-    if not signed and (network < 0).any():
+    return network if signed else _not_negative(network)
+
+
+def edges_of(adjacency: ArrayLike) -> Array:
+    """Weights of the pairs i < j of every network of a cohort: [s, r, r] to float64 [s, e]."""
+    array = np.asarray(adjacency, np.float64)
+    if array.ndim != 3 or array.shape[1] != array.shape[2]:
+        raise BadConnectome(f"a cohort of networks is [s, r, r], not {array.shape}")
+    i, j = np.triu_indices(array.shape[-1], 1)
+    edges: Array = array[:, i, j]
+    return edges
+
+
+def networks_of(edges: ArrayLike, n_regions: int) -> Array:
+    """Undo :func:`edges_of`: [.., e] to symmetric float64 [.., r, r], 0 on the diagonal."""
+    array = np.asarray(edges, np.float64)
+    i, j = np.triu_indices(n_regions, 1)
+    if array.shape[-1] != len(i):
+        raise BadConnectome(f"{array.shape[-1]} edges do not join {n_regions} regions")
+    found = np.zeros((*array.shape[:-1], n_regions, n_regions))
+    found[..., i, j] = found[..., j, i] = array
+    return found
+
+
+def _not_negative(network: Array) -> Array:
+    if (network < 0).any():
         raise BadConnectome(
             "the network has negative weights, for which this is not defined",
             remedy="Threshold it first, or take absolute values",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike
 
-from . import communities, metrics, paths
+from ..storage.errors import BadConnectome
+from . import communities, metrics, nulls, paths
 from .matrices import Array, as_network
+from .threshold import proportional
 
 
 def global_measures(weights: ArrayLike, *, seed: int = 0) -> dict[str, float]:
@@ -69,6 +73,59 @@ def nodal_measures(weights: ArrayLike, *, seed: int = 0) -> dict[str, Array]:
         "participation_weighted": communities.participation(network, modules),
         "within_module_z": communities.within_module_z(network, modules),
     }
+
+
+def null_measures(weights: ArrayLike, n_nulls: int, *, seed: int = 0) -> dict[str, float]:
+    """Small-worldness by name, compared with ``n_nulls`` random networks of the same degrees.
+
+    See :func:`.nulls.small_world`. Names end in ``_binary`` and ``_weighted`` as in
+    :func:`global_measures`.
+    """
+    network = _scaled(weights)
+    found: dict[str, float] = {}
+    for kind, weighted in (("binary", False), ("weighted", True)):
+        world = nulls.small_world(network, n_nulls=n_nulls, weighted=weighted, seed=seed)
+        found[f"clustering_normalised_{kind}"] = world.clustering_normalised
+        found[f"path_length_normalised_{kind}"] = world.path_length_normalised
+        found[f"small_world_sigma_{kind}"] = world.sigma
+        found[f"small_world_omega_{kind}"] = world.omega
+    return found
+
+
+def area_over_densities(
+    weights: ArrayLike,
+    densities: Sequence[float],
+    *,
+    keep: Callable[[ArrayLike, float], Array] = proportional,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Area under each of :func:`global_measures` over a range of densities, by name.
+
+    One number in place of an arbitrary density: the integral by trapezoids. Divide by the width of
+    the range for a mean. Nan where a measure is not defined at one of the densities.
+
+    Parameters
+    ----------
+    densities
+        Ascending, at least two, 0 … 1.
+    keep
+        How a network is thresholded: :func:`.threshold.proportional` or
+        :func:`.threshold.tree_and_strongest`.
+
+    Raises
+    ------
+    BadConnectome
+        Densities are not ascending, or one cannot be reached.
+
+    References
+    ----------
+    Ginestet et al. (2011), PLoS ONE 6:e21570; Bassett et al. (2009) for the area.
+    """
+    x = np.asarray(densities, np.float64)
+    if len(x) < 2 or not (np.diff(x) > 0).all():
+        raise BadConnectome(f"two or more ascending densities are needed, not {list(densities)}")
+    each = [global_measures(keep(weights, density), seed=seed) for density in densities]
+    return {name: float(np.trapezoid([measures[name] for measures in each], x)) for name in each[0]}
 
 
 def _scaled(weights: ArrayLike) -> Array:

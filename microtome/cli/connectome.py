@@ -225,6 +225,16 @@ def metrics(
             help="strongest edges up to the density; tree: the spanning tree first; all edges."
         ),
     ] = Keep.STRONGEST,
+    nulls: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Random networks of the same degrees to compare with: small-worldness."
+        ),
+    ] = 0,
+    densities: Annotated[
+        str | None,
+        typer.Option(help="LOW:HIGH:STEP; also the area under each measure over these densities."),
+    ] = None,
     seed: Seed = 0,
     jobs: Jobs = 1,
 ) -> None:
@@ -233,11 +243,21 @@ def metrics(
     Weights are divided by the largest of each network. An empty cell is a measure that is not
     defined. The ledger is beside the table.
 
-    Example: [bold]microtome connectome metrics rest.connectomes.zarr --density 0.15 -o rest.csv[/]
+    Examples:
+
+    [bold]microtome connectome metrics rest.connectomes.zarr --density 0.15 -o rest.csv[/]
+
+    [bold]microtome connectome metrics rest.connectomes.zarr --nulls 100 --densities 0.05:0.3:0.05
+    -o rest.csv[/]
     """
     from functools import partial
 
-    from ..graphs.cohorts import measure_network, write_global_table, write_nodal_table
+    from ..graphs.cohorts import (
+        density_range,
+        measure_network,
+        write_global_table,
+        write_nodal_table,
+    )
     from ..storage.connectomes import read_connectomes
 
     networks = read_connectomes(cohort)
@@ -254,6 +274,8 @@ def metrics(
             density=density,
             keep=keep.value,
             nodal=nodal is not None,
+            n_nulls=nulls,
+            densities=density_range(densities) if densities else (),
             seed=seed,
         ),
         name=lambda network: network.subject,

@@ -1,0 +1,142 @@
+"""Loops over single edges that arrays cannot express, compiled by Numba when first called.
+
+Importing this module takes a while: import it inside functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+
+def _reaches(weights: Array, ends: tuple[int, int], seen: Index, queue: Index, mark: int) -> bool:
+    start, goal = ends
+    seen[start] = mark
+    queue[0] = start
+    first, last = 0, 1
+    while first < last:
+        here = queue[first]
+        first += 1
+        for other in range(len(weights)):
+            if weights[here, other] != 0 and seen[other] != mark:
+                if other == goal or weights[other, goal] != 0:
+                    return True
+                seen[other] = mark
+                queue[last] = other
+                last += 1
+    return False
+
+
+reaches: Callable[..., bool] = njit(cache=True)(_reaches)
+
+
+def _swap_undirected(  # noqa: PLR0917 - compiled functions take their arguments by position
+    weights: Array,
+    ends: Index,
+    cost: Array,
+    tries: tuple[int, int],
+    connected: bool,
+    rng: np.random.Generator,
+) -> int:
+    n_edges, n = len(ends), len(weights)
+    wanted, attempts = tries
+    seen, queue = np.zeros(n, np.int64), np.empty(n, np.int64)
+    done, mark = 0, 0
+    for _ in range(wanted):
+        for _ in range(attempts):
+            one, two = int(rng.random() * n_edges), int(rng.random() * n_edges)
+            a, b = ends[one]
+            c, d = ends[two]
+            flip = rng.random() < 0.5
+            if flip:
+                c, d = d, c
+            if a in (c, d) or b in (c, d):
+                continue
+            ab, cd, ad, cb = weights[a, b], weights[c, d], weights[a, d], weights[c, b]
+            if np.sign(ab) != np.sign(cd) or np.sign(ad) != np.sign(cb):
+                continue
+            if np.sign(ab) == np.sign(ad):
+                continue
+            if len(cost) and (
+                cost[a, d] * ab + cost[c, b] * cd > cost[a, b] * ab + cost[c, d] * cd
+            ):
+                continue
+            weights[a, d] = weights[d, a] = ab
+            weights[c, b] = weights[b, c] = cd
+            weights[a, b] = weights[b, a] = ad
+            weights[c, d] = weights[d, c] = cb
+            # All else hangs on one of the four ends, and a is tied to d, c to b.
+            if connected and ad == 0:
+                mark += 1
+                if not reaches(weights, (a, b), seen, queue, mark):
+                    weights[a, b] = weights[b, a] = ab
+                    weights[c, d] = weights[d, c] = cd
+                    weights[a, d] = weights[d, a] = ad
+                    weights[c, b] = weights[b, c] = cb
+                    continue
+            if ad == 0:
+                ends[one, 0], ends[one, 1] = a, d
+                ends[two, 0], ends[two, 1] = c, b
+            done += 1
+            break
+    return done
+
+
+def _swap_directed(
+    weights: Array, ends: Index, tries: tuple[int, int], rng: np.random.Generator
+) -> int:
+    n_edges, done = len(ends), 0
+    wanted, attempts = tries
+    for _ in range(wanted):
+        for _ in range(attempts):
+            one, two = int(rng.random() * n_edges), int(rng.random() * n_edges)
+            a, b = ends[one]
+            c, d = ends[two]
+            if a in (c, d) or b in (c, d) or weights[a, d] != 0 or weights[c, b] != 0:
+                continue
+            weights[a, d], weights[c, b] = weights[a, b], weights[c, d]
+            weights[a, b] = weights[c, d] = 0.0
+            ends[one, 1], ends[two, 1] = d, b
+            done += 1
+            break
+    return done
+
+
+def _largest_components(
+    excess: Array, rows: Index, columns: Index, n: int, intensity: bool
+) -> Array:
+    """For each row of ``excess`` [m, e] (above 0: kept), the size of its largest component."""
+    largest = np.zeros(len(excess))
+    parent, size = np.empty(n, np.int64), np.empty(n)
+    for m in range(len(excess)):
+        for i in range(n):
+            parent[i] = i
+            size[i] = 0.0
+        for e in range(len(rows)):
+            if excess[m, e] <= 0:
+                continue
+            i, j = rows[e], columns[e]
+            while parent[i] != i:
+                parent[i] = parent[parent[i]]
+                i = parent[i]
+            while parent[j] != j:
+                parent[j] = parent[parent[j]]
+                j = parent[j]
+            if i != j:
+                parent[j] = i
+                size[i] += size[j]
+            size[i] += excess[m, e] if intensity else 1.0
+            largest[m] = max(largest[m], size[i])
+    return largest
+
+
+swap_undirected: Callable[..., int] = njit(cache=True)(_swap_undirected)
+swap_directed: Callable[..., int] = njit(cache=True)(_swap_directed)
+largest_components: Callable[..., Any] = njit(cache=True)(_largest_components)
