@@ -5,6 +5,8 @@ A partition is a label for each region, [r]; which labels is all the same. Weigh
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Set
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -22,7 +24,7 @@ def modularity(weights: ArrayLike, partition: ArrayLike, *, resolution: float = 
     Newman (2004), Phys. Rev. E 70:056131; Reichardt & Bornholdt (2006) for the resolution.
     """
     network = as_network(weights)
-    members = _membership(partition, network)
+    members = membership(partition, network)
     total = network.sum()
     if total == 0:
         return float("nan")
@@ -46,8 +48,13 @@ def louvain(weights: ArrayLike, *, resolution: float = 1.0, seed: int = 0) -> ND
     found = nx.community.louvain_communities(
         nx.from_numpy_array(network), weight="weight", resolution=resolution, seed=seed
     )
-    modules = np.empty(len(network), np.int64)
-    for number, members in enumerate(sorted(found, key=lambda m: (-len(m), min(m)))):
+    return by_size(found, len(network))
+
+
+def by_size(sets: Iterable[Set[int]], n_regions: int) -> NDArray[np.int64]:
+    """Sets of regions as a number for each region, int64 [r]: 0 for the largest set, and so on."""
+    modules = np.empty(n_regions, np.int64)
+    for number, members in enumerate(sorted(sets, key=lambda m: (-len(m), min(m)))):
         modules[list(members)] = number
     return modules
 
@@ -94,7 +101,7 @@ def within_module_z(weights: ArrayLike, partition: ArrayLike) -> Array:
     Guimerà & Amaral (2005), Nature 433:895.
     """
     network = as_network(weights)
-    members = _membership(partition, network)
+    members = membership(partition, network)
     own = ((network @ members) * members).sum(axis=1)
     size = members.sum(axis=0)
     mean = members @ (members.T @ own / size)
@@ -108,14 +115,14 @@ def within_module_z(weights: ArrayLike, partition: ArrayLike) -> Array:
 
 def _shares(weights: ArrayLike, partition: ArrayLike) -> Array:
     network = as_network(weights)
-    to_module = network @ _membership(partition, network)
+    to_module = network @ membership(partition, network)
     total = to_module.sum(axis=1, keepdims=True)
     found: Array = np.divide(to_module, total, out=np.zeros_like(to_module), where=total > 0)
     return found
 
 
-def _membership(partition: ArrayLike, network: Array) -> Array:
-    """float64 [r, m]: 1 where a region is in a module."""
+def membership(partition: ArrayLike, network: Array) -> Array:
+    """Which module each region is in: float64 [r, m], 1 where it is in that module."""
     labels = np.asarray(partition)
     if labels.shape != (len(network),):
         raise BadConnectome(
