@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ..storage.archive import Archive
+from ..storage.codecs import ChunkCodec
 from ..storage.commit import file_identity, new_product, product_key, product_state
-from ..storage.pyramid import CellRecord, write_pyramid_metadata
+from ..storage.pyramid import CellRecord, Pyramid, write_pyramid_metadata
 from ..storage.scans import KIND as SCAN
 from ..storage.scans import ScanHeader, scan_array, write_scan_metadata, write_scan_shards
 from ..storage.stored_slides import KIND as SLIDE
@@ -77,6 +78,7 @@ def ingest_slide(
     name: str | None = None,
     mpp: Mpp | None = None,
     profile: Profile = "auto",
+    codec: ChunkCodec | None = None,
     jobs: int = 1,
     pool: Pool | None = None,
     on_progress: Progress | None = None,
@@ -104,8 +106,14 @@ def ingest_slide(
     profile
         How pixels are kept: ``archive`` (the file's own JPEG tiles, as they are), ``compatible``
         (Zstandard), or ``auto``: the first where the file has such tiles, else the second. Which it
-        was, and why, is in the product's commit record. ``virtual`` keeps none: it is a view of
-        the file's own JPEG tiles (:mod:`~microtome.storage.virtual`), which must stay.
+        was, and why, is in the product's commit record. ``ngff04``: OME-Zarr 0.4, without loss, for
+        QuPath and other tools that read no newer one (:mod:`~microtome.storage.ngff04`).
+        ``virtual`` keeps none: it is a view of the file's own JPEG tiles
+        (:mod:`~microtome.storage.virtual`), which must stay.
+    codec
+        Of ``compatible``: another than Zstandard
+        (:func:`~microtome.storage.codecs.codec_named`). One that changes the pixels is named in the
+        product, under ``lossy``.
     jobs, pool
         As in :func:`~microtome.engine.schedule.run_items`.
     on_progress
@@ -134,7 +142,7 @@ def ingest_slide(
         return _ingest_view(path, product, name, mpp, overwrite=overwrite)
     with open_slide(path, mpp=mpp) as slide:
         info = slide.info
-        plan, why = choose_plan(slide, profile)
+        plan, why = choose_plan(slide, profile, codec)
     identity = file_identity(path)
     key = product_key(
         kind=SLIDE,
@@ -156,6 +164,9 @@ def ingest_slide(
     }
     if profile == "auto":
         about["profile_because"] = why
+    provenance = _slide_provenance(info, identity)
+    if isinstance(plan, Pyramid) and plan.codec.loss:
+        about["lossy"] = provenance["lossy"] = plan.codec.loss
     records: list[CellRecord] = []
 
     def note(outcome: Outcome[CellRecord]) -> None:
@@ -176,7 +187,7 @@ def ingest_slide(
             # The first error ends the slide: half an image is none.
             parts = plan_parts(plan, stage, active.jobs)
             run_items(parts, work, pool=active, on_done=note, debug=True)
-        _write_metadata(plan, folder, name, info, _slide_provenance(info, identity))
+        _write_metadata(plan, folder, name, info, provenance)
     return Ingested(
         product,
         SLIDE,

@@ -8,8 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, cast
 
+from ..storage import ngff04
 from ..storage.archive import Archive, Batch, KeptLevel, write_batch
-from ..storage.codecs import PROFILES
+from ..storage.codecs import Blosc, ChunkCodec, Zstd
 from ..storage.commit import writable
 from ..storage.errors import DamagedChunk, NoJpegTiles, UnreadableFile
 from ..storage.jpeg import Frame, Jpeg, frame_of
@@ -17,11 +18,13 @@ from ..storage.pyramid import Cell, CellRecord, Pyramid, write_cell
 from .slides import Mpp, Slide, open_slide
 from .slides.base import JpegTiled, Level, bad_tile, no_jpeg_tiles
 
-Profile = Literal["auto", "archive", "compatible", "virtual"]
+Profile = Literal["auto", "archive", "compatible", "ngff04", "virtual"]
 Plan = Pyramid | Archive
 
 
-def choose_plan(slide: Slide, profile: Profile) -> tuple[Plan, str]:
+def choose_plan(
+    slide: Slide, profile: Profile, codec: ChunkCodec | None = None
+) -> tuple[Plan, str]:
     """The plan for a slide, and why it is that one.
 
     Parameters
@@ -29,17 +32,28 @@ def choose_plan(slide: Slide, profile: Profile) -> tuple[Plan, str]:
     profile
         ``archive`` keeps the file's JPEG tiles as they are, ``compatible`` encodes its pixels anew
         with Zstandard, ``auto`` takes the first where the file has such tiles, else the second.
+        ``ngff04`` encodes them anew too, as OME-Zarr 0.4.
+    codec
+        Of ``compatible``: another one.
 
     Raises
     ------
     NoJpegTiles
         There are none to keep for ``archive``.
     ValueError
-        There is no such profile.
+        There is no such profile, or it takes no codec.
     """
-    if profile not in ("auto", "archive", "compatible"):
+    if profile not in ("auto", "archive", "compatible", "ngff04"):
         raise ValueError(f"no profile is called {profile!r}")
-    anew = Pyramid(slide.info.height_px, slide.info.width_px)
+    if codec is not None and profile != "compatible":
+        raise ValueError(f"the profile {profile!r} takes no codec")
+    size = slide.info.height_px, slide.info.width_px
+    if profile == "ngff04":
+        side = ngff04.CHUNK_PX
+        return Pyramid(
+            *size, chunk_px=side, shard_px=side, profile=profile, codec=Blosc()
+        ), "asked for"
+    anew = Pyramid(*size, codec=Zstd() if codec is None else codec)
     if profile == "compatible":
         return anew, "asked for"
     try:
@@ -87,7 +101,9 @@ def _codec(slide: JpegTiled, number: int, level: Level, tile_px: tuple[int, int]
 def plan_key(plan: Plan) -> dict[str, Any]:
     """What a plan adds to a product's key."""
     if isinstance(plan, Pyramid):
-        return {"plan": asdict(plan), "codec": PROFILES[plan.profile].metadata()}
+        geometry = asdict(plan)
+        del geometry["codec"]
+        return {"plan": geometry, "codec": plan.codec.metadata()}
     return {"plan": asdict(plan), "layout": [array.metadata() for array in plan.arrays]}
 
 

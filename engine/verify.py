@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..storage.archive import Archive, shard_of
 from ..storage.commit import file_identity
 from ..storage.errors import BadProduct, StaleProduct, UnreadableFile
-from ..storage.pyramid import Pyramid
+from ..storage.pyramid import Pyramid, halved_pixels
 from ..storage.scans import StoredScan, open_stored_scan, write_scan_shards
 from ..storage.shards import Index, ShardedArray, read_box, read_metadata
 from ..storage.stored_slides import StoredSlide, open_stored_slide
@@ -78,8 +78,9 @@ def verify_slide(
     """Look at every shard of a stored slide, and at its pixels beside the source's.
 
     Where the file's own tiles were kept, every shard is compared with what it should be, byte for
-    byte. Elsewhere every index is checked by its CRC-32C, and every chunk by its own checksum. Then
-    ``samples`` squares of level 0, of a chunk's size, are compared pixel by pixel.
+    byte; of OME-Zarr 0.4, whose chunks have no checksum, every chunk, pixel by pixel. Elsewhere
+    every index is checked by its CRC-32C, and every chunk by its own checksum. Then ``samples``
+    squares of level 0, of a chunk's size, are compared pixel by pixel.
 
     Parameters
     ----------
@@ -98,9 +99,9 @@ def verify_slide(
         There is no finished image of a slide; single shards are no error but counted.
     """
     stored = open_stored_slide(product)
-    _require_same(product, source, file_identity(source))
+    _require_same(product, source, stored.about, file_identity(source))
     with Lender(source, mpp) as lender:
-        plan, _ = choose_plan(lender.slide, stored.commit.about["profile"])
+        plan = _plan_of(stored, lender.slide)
         shards = list(_shards(stored.levels))
         damaged: set[Path] = set()
         broken: set[int] = set()
@@ -112,8 +113,11 @@ def verify_slide(
                 broken.add(level)
             if on_progress is not None:
                 on_progress(done, len(shards))
-        compared = 0
-        for box in _squares(stored.levels[0].shape, stored.levels[0].chunk, samples, seed):
+        # Of OME-Zarr 0.4 every pixel was compared by now.
+        is_all = isinstance(plan, Pyramid) and plan.profile == "ngff04"
+        finest = stored.levels[0]
+        compared = finest.shape[1] * finest.shape[2] if is_all else 0
+        for box in _squares(finest.shape, finest.chunk, 0 if is_all else samples, seed):
             compared += box[2] * box[3]
             if not _agree(stored, lender.slide, box):
                 damaged |= set(_files_of(stored, box))
@@ -135,14 +139,14 @@ def repair_slide(
     if not found.damaged:
         return
     stored = open_stored_slide(found.path)
-    _require_same(found.path, source, file_identity(source))
+    _require_same(found.path, source, stored.about, file_identity(source))
     for path in found.damaged:
         path.unlink(missing_ok=True)
     with (
         Lender(source, mpp) as lender,
         open_pool(1) if pool is None else nullcontext(pool) as active,
     ):
-        plan, _ = choose_plan(lender.slide, stored.commit.about["profile"])
+        plan = _plan_of(stored, lender.slide)
         work = partial(make_part, plan=plan, lender=lender, product=found.path, folder=found.path)
         for stage in range(plan.stages):
             run_items(plan_parts(plan, stage, active.jobs), work, pool=active, debug=True)
@@ -210,12 +214,19 @@ def _agree_in_view(array: Any, slide: Slide, level: int, box: Square) -> bool:
     return bool(np.array_equal(found, expected))
 
 
+def _plan_of(stored: StoredSlide, slide: Slide) -> Plan:
+    """The plan that an image was made by."""
+    profile = stored.commit.about["profile"]
+    codec = stored.levels[0].codec if profile == "compatible" else None
+    return choose_plan(slide, profile, codec)[0]
+
+
 def _shards(arrays: Sequence[ShardedArray]) -> Iterator[tuple[int, Index]]:
     return ((level, index) for level, array in enumerate(arrays) for index in array.indices())
 
 
 def _file(stored: StoredSlide, level: int, index: Index) -> Path:
-    return stored.levels[level].file(stored.path / str(level), index)
+    return stored.levels[level].file(stored.folder(level), index)
 
 
 def _is_sound(
@@ -227,12 +238,40 @@ def _is_sound(
     *,
     is_below_whole: bool,
 ) -> bool:
+    if isinstance(plan, Pyramid) and plan.profile == "ngff04":
+        return _holds_pixels(stored, plan, lender, level, index, is_below_whole=is_below_whole)
     is_known = isinstance(plan, Archive) and (level < len(plan.kept) or is_below_whole)
     if isinstance(plan, Pyramid) or not is_known:
-        return _is_decodable(stored.levels[level], stored.path / str(level), index)
+        return _is_decodable(stored.levels[level], stored.folder(level), index)
     path = _file(stored, level, index)
     expected = shard_of(plan, level, index, stored.path, partial(file_tile, lender))
     return path.is_file() and path.read_bytes() == expected
+
+
+def _holds_pixels(
+    stored: StoredSlide,
+    plan: Pyramid,
+    lender: Lender,
+    level: int,
+    index: Index,
+    *,
+    is_below_whole: bool,
+) -> bool:
+    """Whether a chunk without a checksum holds what it should, as far as that can be known."""
+    array = stored.levels[level]
+    channel, rows, columns = array.box(index)
+    box = rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start
+    try:
+        found = read_box(array, stored.folder(level), array.box(index))[0]
+        if level > 0 and not is_below_whole:
+            return True
+        if level == 0:
+            expected = lender.slide.read(0, *box)
+        else:
+            expected = halved_pixels(plan, level, stored.path, box)
+    except BadProduct:
+        return False
+    return bool(np.array_equal(found, expected[..., channel.start]))
 
 
 def _is_decodable(array: ShardedArray, folder: Path, index: Index) -> bool:
@@ -264,6 +303,8 @@ def _squares(
 
 def _agree(stored: StoredSlide, slide: Slide, box: Square) -> bool:
     """Whether both give the same pixels, or neither any: a tile that is corrupt is kept so."""
+    if stored.about.get("lossy"):
+        return _agrees_once_encoded(stored, slide, box)
     try:
         expected = slide.read(0, *box)
     except UnreadableFile:
@@ -277,6 +318,23 @@ def _agree(stored: StoredSlide, slide: Slide, box: Square) -> bool:
     return bool(np.array_equal(found, expected))
 
 
+def _agrees_once_encoded(stored: StoredSlide, slide: Slide, box: Square) -> bool:
+    """Whether the chunk at a square is what the source's pixels are after the same loss."""
+    array = stored.levels[0]
+    _, tall, wide = array.chunk
+    y, x = box[0] // tall * tall, box[1] // wide * wide
+    part = y, x, min(tall, array.shape[1] - y), min(wide, array.shape[2] - x)
+    pixels = slide.read(0, *part)
+    beyond = [(0, tall - part[2]), (0, wide - part[3]), (0, 0)]
+    chunk = np.pad(pixels, beyond, mode="edge").transpose(2, 0, 1)
+    expected = array.codec.decode(array.codec.encode(chunk), array.chunk, array.dtype)
+    try:
+        found = stored.read(0, *part)
+    except BadProduct:
+        return False
+    return bool(np.array_equal(found, expected.transpose(1, 2, 0)[: part[2], : part[3]]))
+
+
 def _files_of(stored: StoredSlide, box: Square) -> Iterator[Path]:
     """The shards of level 0 that a square touches."""
     array = stored.levels[0]
@@ -288,9 +346,8 @@ def _files_of(stored: StoredSlide, box: Square) -> Iterator[Path]:
             yield _file(stored, 0, index)
 
 
-def _require_same(product: Path, source: Path, identity: str) -> None:
-    made_from = read_metadata(product)["attributes"]["microtome"]["identity"]
-    if made_from != identity:
+def _require_same(product: Path, source: Path, about: Mapping[str, Any], identity: str) -> None:
+    if about["identity"] != identity:
         raise _other(product, source)
 
 
@@ -351,7 +408,8 @@ def _both(
 ) -> tuple[StoredScan, Volume]:
     stored = open_stored_scan(product)
     volume = open_volume(source, series=series, resample=resample)
-    _require_same(product, source, scan_identity(volume))
+    about = read_metadata(product)["attributes"]["microtome"]
+    _require_same(product, source, about, scan_identity(volume))
     return stored, volume
 
 

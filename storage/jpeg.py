@@ -236,6 +236,11 @@ class Jpeg:
             raise ValueError(f"no JPEG has quality {quality} in {encoded_color_space!r}")
         return cls(quality, encoded_color_space, sampling)
 
+    @property
+    def loss(self) -> str:
+        """What encoding a chunk does to its pixels, in words."""
+        return f"JPEG, quality {self.quality}"
+
     def configuration(self) -> dict[str, Any]:
         """What Zarr's metadata say of the codec."""
         return {

@@ -18,14 +18,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .codecs import PROFILES
+from . import ngff04
+from .codecs import Blosc, ChunkCodec, Zstd
+from .ome_xml import OmeImage
 from .shards import ShardedArray, is_whole, write_shard
 from .stored_slides import (
     KIND,
@@ -38,8 +40,17 @@ from .stored_slides import (
 )
 
 __all__ = [
-    "KIND", "SUFFIX", "Cell", "CellRecord", "Pyramid", "StoredSlide", "halve", "open_stored_slide",
-    "write_cell", "write_pyramid_metadata",
+    "KIND",
+    "SUFFIX",
+    "Cell",
+    "CellRecord",
+    "Pyramid",
+    "StoredSlide",
+    "halve",
+    "halved_pixels",
+    "open_stored_slide",
+    "write_cell",
+    "write_pyramid_metadata",
 ]  # fmt: skip
 
 Source = Callable[[int, int, int, int], Pixels]
@@ -90,7 +101,10 @@ class Pyramid:
         Side of an inner chunk, of the largest shard, and of a cell: each a power of two times the
         one before.
     profile
-        How pixels are kept, one of :data:`~microtome.storage.codecs.PROFILES`.
+        ``compatible``: OME-Zarr 0.5, sharded. ``ngff04``: OME-Zarr 0.4, a file for each chunk of
+        each colour (:mod:`~microtome.storage.ngff04`).
+    codec
+        How pixels are encoded; those of ``ngff04`` by Blosc.
     """
 
     height_px: int
@@ -99,6 +113,7 @@ class Pyramid:
     shard_px: int = 2048
     block_px: int = 4096
     profile: str = "compatible"
+    codec: ChunkCodec = field(default_factory=Zstd)
 
     def __post_init__(self) -> None:
         if min(self.height_px, self.width_px, self.chunk_px) < 1:
@@ -128,6 +143,9 @@ class Pyramid:
 
     def array(self, level: int) -> ShardedArray:
         """Layout of a level."""
+        if self.profile == "ngff04":
+            assert isinstance(self.codec, Blosc)
+            return ngff04.chunked((3, *self.sizes_px[level]), self.chunk_px, self.codec)
         part_px = self.block_px >> (level % self.levels_per_stage)
         shard_px = min(self.shard_px, part_px)
         return ShardedArray(
@@ -136,8 +154,12 @@ class Pyramid:
             shard=(3, shard_px, shard_px),
             chunk=(3, self.chunk_px, self.chunk_px),
             names=("c", "y", "x"),
-            codec=PROFILES[self.profile],
+            codec=self.codec,
         )
+
+    def folder(self, image: Path, level: int) -> Path:
+        """Where a level lies in the folder of an image."""
+        return (image / ngff04.IMAGE if self.profile == "ngff04" else image) / str(level)
 
     @property
     def arrays(self) -> tuple[ShardedArray, ...]:
@@ -156,8 +178,9 @@ class Pyramid:
         for level in range(first, min(first + self.levels_per_stage, len(self.sizes_px))):
             array = self.array(level)
             per_cell = (self.block_px >> (level - first)) // array.shard[1]
-            for row, column in itertools.product(range(per_cell), repeat=2):
-                index = (0, cell.row * per_cell + row, cell.column * per_cell + column)
+            places = (range(array.grid[0]), range(per_cell), range(per_cell))
+            for channel, row, column in itertools.product(*places):
+                index = (channel, cell.row * per_cell + row, cell.column * per_cell + column)
                 if index[1] < array.grid[1] and index[2] < array.grid[2]:
                     yield level, index
 
@@ -202,7 +225,7 @@ def write_cell(plan: Pyramid, cell: Cell, folder: Path, source: Source) -> CellR
     missing = {
         (level, index)
         for level, index in shards
-        if not is_whole(plan.array(level), folder / str(level), index)
+        if not is_whole(plan.array(level), plan.folder(folder, level), index)
     }
     writer = _Writer(plan, cell, folder, source, missing)
     if missing:
@@ -259,11 +282,12 @@ class _Writer:
                 part = halve(self._make(level - 1, top, left))
                 there = (slice(top // 2 - y, None), slice(left // 2 - x, None))
                 pixels[there][: part.shape[0], : part.shape[1]] = part
-        index = (0, y // side, x // side)
-        if (level, index) in self._missing:
-            channels_first = pixels.transpose(2, 0, 1)
-            folder = self._folder / str(level)
-            self.bytes_written += write_shard(array, folder, index, channels_first)
+        folder, channels_first = self._plan.folder(self._folder, level), pixels.transpose(2, 0, 1)
+        for channel in range(array.grid[0]):
+            index = (channel, y // side, x // side)
+            if (level, index) in self._missing:
+                values = channels_first[array.box(index)[0]]
+                self.bytes_written += write_shard(array, folder, index, values)
         return pixels
 
     def _shard_corners(self, level: int, y: int, x: int, part_px: int) -> Iterator[tuple[int, int]]:
@@ -273,12 +297,24 @@ class _Writer:
         return itertools.product(rows, columns)
 
     def _halved_source(self, y: int, x: int, height: int, width: int) -> Pixels:
-        below = self._first - 1
-        full_height, full_width = self._plan.sizes_px[below]
-        rows = slice(2 * y, min(2 * (y + height), full_height), 1)
-        columns = slice(2 * x, min(2 * (x + width), full_width), 1)
-        folder = self._folder / str(below)
-        return halve(read_pixels(self._plan.array(below), folder, rows, columns))
+        return halved_pixels(self._plan, self._first, self._folder, (y, x, height, width))
+
+
+def halved_pixels(
+    plan: Pyramid, level: int, folder: Path, box: tuple[int, int, int, int]
+) -> Pixels:
+    """A rectangle (y, x, height, width) of a level, made from the stored level below it.
+
+    Raises
+    ------
+    BadProduct
+        A shard of the level below is missing or damaged.
+    """
+    below, (y, x, height, width) = level - 1, box
+    full_height, full_width = plan.sizes_px[below]
+    rows = slice(2 * y, min(2 * (y + height), full_height), 1)
+    columns = slice(2 * x, min(2 * (x + width), full_width), 1)
+    return halve(read_pixels(plan.array(below), plan.folder(folder, below), rows, columns))
 
 
 def write_pyramid_metadata(
@@ -299,6 +335,12 @@ def write_pyramid_metadata(
         Goes into the group's attribute ``microtome``.
     """
     downsamples = [(float(2**level),) * 2 for level in range(len(plan.arrays))]
+    if plan.profile == "ngff04":
+        power = about.get("objective_power")
+        described = OmeImage(name, plan.height_px, plan.width_px, mpp, power)
+        slide = ngff04.Series(described, plan.arrays, downsamples)
+        ngff04.write_container(folder, [slide], about)
+        return
     write_slide_metadata(
         folder, plan.arrays, downsamples, name=name, mpp=mpp, about=about, method="area average"
     )

@@ -16,12 +16,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .codecs import ChunkCodec, Zstd, codec_from
+from .codecs import ChunkCodec, Zstd, codec_from, crc32c
 from .errors import BadProduct, DamagedChunk
 from .files import write_bytes, write_text
 
@@ -61,6 +61,9 @@ class ShardedArray:
     names: tuple[str, ...]
     codec: ChunkCodec = field(default_factory=Zstd)
     fill: int = 0
+
+    writes_empty: ClassVar[bool] = False
+    """Whether a chunk of nothing but the fill value is written all the same."""
 
     def __post_init__(self) -> None:
         axes = {len(self.shape), len(self.shard), len(self.chunk), len(self.names)}
@@ -121,6 +124,35 @@ class ShardedArray:
             "dimension_names": list(self.names),
         }
 
+    def pack(self, chunks: Iterable[bytes | None]) -> bytes:
+        """What a shard's file holds, of its encoded chunks in C order (:func:`pack_shard`)."""
+        index = np.full((math.prod(self.chunks), 2), _EMPTY, "<u8")
+        parts: list[bytes] = []
+        offset = 0
+        for number, chunk in enumerate(chunks):
+            if chunk is not None:
+                index[number] = offset, len(chunk)
+                parts.append(chunk)
+                offset += len(chunk)
+        return b"".join((*parts, index.tobytes(), crc32c(index.tobytes())))
+
+    def index_of(self, file: FileIO, path: Path) -> NDArray[np.uint64]:
+        """Offsets and lengths [n, 2] of the chunks in an opened shard; BadProduct on damage."""
+        length = 16 * math.prod(self.chunks)
+        size = file.seek(0, 2)
+        file.seek(max(0, size - length - _CRC_BYTES))
+        tail = file.read()
+        if len(tail) != length + _CRC_BYTES or crc32c(tail[:length]) != tail[length:]:
+            raise BadProduct("a shard is cut off or damaged", where=path, remedy=_AGAIN)
+        index = np.frombuffer(tail[:length], "<u8").reshape(-1, 2)
+        ends = index[:, 0] + index[:, 1]
+        ends[index[:, 0] == _EMPTY] = 0
+        if int(ends.max()) != size - len(tail):
+            raise BadProduct(
+                "a shard is damaged: its index does not fit it", where=path, remedy=_AGAIN
+            )
+        return index
+
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> ShardedArray:
         """The layout that a ``zarr.json`` of ours describes; KeyError or BadProduct for others."""
@@ -155,7 +187,8 @@ def _encoded_chunks(array: ShardedArray, values: NDArray[Any]) -> Iterator[bytes
         corner = [i * c for i, c in zip(place, array.chunk, strict=True)]
         part = values[tuple(slice(a, a + c) for a, c in zip(corner, array.chunk, strict=True))]
         chunk = _padded(part, array)
-        yield None if part.size == 0 or _is_empty(chunk, array) else array.codec.encode(chunk)
+        empty = part.size == 0 or (_is_empty(chunk, array) and not array.writes_empty)
+        yield None if empty else array.codec.encode(chunk)
 
 
 def _is_empty(chunk: NDArray[Any], array: ShardedArray) -> bool:
@@ -168,6 +201,10 @@ def _is_empty(chunk: NDArray[Any], array: ShardedArray) -> bool:
 def _padded(part: NDArray[Any], array: ShardedArray) -> NDArray[Any]:
     if part.shape == array.chunk:
         return np.ascontiguousarray(part)
+    if array.codec.loss and part.size:
+        # A jump at the image's edge would ring into it.
+        beyond = [(0, c - n) for c, n in zip(array.chunk, part.shape, strict=True)]
+        return np.pad(part, beyond, mode="edge")
     whole = np.full(array.chunk, array.fill, part.dtype)
     whole[tuple(slice(n) for n in part.shape)] = part
     return whole
@@ -181,21 +218,7 @@ def pack_shard(array: ShardedArray, chunks: Iterable[bytes | None]) -> bytes:
     chunks
         All chunks of the shard in C order; None for one that holds nothing but the fill value.
     """
-    index = np.full((math.prod(array.chunks), 2), _EMPTY, "<u8")
-    parts: list[bytes] = []
-    offset = 0
-    for number, chunk in enumerate(chunks):
-        if chunk is not None:
-            index[number] = offset, len(chunk)
-            parts.append(chunk)
-            offset += len(chunk)
-    return b"".join((*parts, index.tobytes(), _crc32c(index.tobytes())))
-
-
-def _crc32c(data: bytes) -> bytes:
-    import google_crc32c
-
-    return int(google_crc32c.value(data)).to_bytes(_CRC_BYTES, "little")
+    return array.pack(chunks)
 
 
 def write_shard(array: ShardedArray, folder: Path, index: Index, values: NDArray[Any]) -> int:
@@ -220,7 +243,7 @@ def read_index(array: ShardedArray, path: Path) -> NDArray[np.uint64]:
         The shard is missing, cut off or damaged.
     """
     with _opened(path) as file:
-        return _index_of(array, file, path)
+        return array.index_of(file, path)
 
 
 @contextmanager
@@ -231,21 +254,6 @@ def _opened(path: Path) -> Iterator[FileIO]:
         raise BadProduct("a shard is missing", where=path, remedy=_AGAIN) from error
     with file:
         yield file
-
-
-def _index_of(array: ShardedArray, file: FileIO, path: Path) -> NDArray[np.uint64]:
-    length = 16 * math.prod(array.chunks)
-    size = file.seek(0, 2)
-    file.seek(max(0, size - length - _CRC_BYTES))
-    tail = file.read()
-    if len(tail) != length + _CRC_BYTES or _crc32c(tail[:length]) != tail[length:]:
-        raise BadProduct("a shard is cut off or damaged", where=path, remedy=_AGAIN)
-    index = np.frombuffer(tail[:length], "<u8").reshape(-1, 2)
-    ends = index[:, 0] + index[:, 1]
-    ends[index[:, 0] == _EMPTY] = 0
-    if int(ends.max()) != size - len(tail):
-        raise BadProduct("a shard is damaged: its index does not fit it", where=path, remedy=_AGAIN)
-    return index
 
 
 _AGAIN = "Delete the product and make it again"
@@ -295,7 +303,7 @@ def _read_shard(array: ShardedArray, path: Path, shard: Index, box: Box, out: ND
         for part, i, s, c, n in zip(box, shard, array.shard, array.chunk, array.chunks, strict=True)
     ]
     with _opened(path) as file:
-        index = _index_of(array, file, path).reshape(*array.chunks, 2)
+        index = array.index_of(file, path).reshape(*array.chunks, 2)
         for parts in itertools.product(*spans):
             place, target, source = zip(*parts, strict=True)
             offset, length = index[place].tolist()
@@ -333,14 +341,14 @@ def _decode(
         ) from error
 
 
-def write_metadata(folder: Path, metadata: Mapping[str, Any]) -> None:
-    """Write a node's ``zarr.json``, readably and always the same."""
+def write_metadata(folder: Path, metadata: Mapping[str, Any], name: str = "zarr.json") -> None:
+    """Write a node's metadata, readably and always the same; those of Zarr v2 by their name."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "zarr.json", json.dumps(metadata, indent=1, allow_nan=False))
+    write_text(folder / name, json.dumps(metadata, indent=1, allow_nan=False))
 
 
-def read_metadata(folder: Path) -> dict[str, Any]:
-    """Read a node's ``zarr.json``.
+def read_metadata(folder: Path, name: str = "zarr.json") -> dict[str, Any]:
+    """Read a node's metadata.
 
     Raises
     ------
@@ -348,7 +356,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         It is missing or damaged.
     """
     try:
-        metadata = json.loads((folder / "zarr.json").read_text(encoding="utf-8"))
+        metadata = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadProduct(f"damaged metadata ({error})", where=folder, remedy=_AGAIN) from error
     if not isinstance(metadata, dict):

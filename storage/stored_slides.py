@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import ngff
+from . import ngff, ngff04
 from .commit import Commit, require_commit
 from .errors import BadProduct
 from .shards import ShardedArray, read_box, read_metadata, write_metadata
@@ -65,12 +65,19 @@ class StoredSlide:
         Layout of each level, finest first.
     ome
         Its OME-Zarr metadata.
+    about
+        What they have no word for: the attribute ``microtome``.
     """
 
     path: Path
     commit: Commit
     levels: tuple[ShardedArray, ...]
     ome: Mapping[str, Any]
+    about: Mapping[str, Any]
+
+    def folder(self, level: int) -> Path:
+        """Where a level lies."""
+        return image_folder(self.path) / str(level)
 
     @property
     def mpp(self) -> tuple[float, float] | None:
@@ -95,7 +102,7 @@ class StoredSlide:
         if low or y_px + height_px > array.shape[1] or x_px + width_px > array.shape[2]:
             raise ValueError(f"({y_px}, {x_px}, {height_px}, {width_px}) leaves level {level}")
         rows, columns = slice(y_px, y_px + height_px, 1), slice(x_px, x_px + width_px, 1)
-        return read_pixels(array, self.path / str(level), rows, columns)
+        return read_pixels(array, self.folder(level), rows, columns)
 
 
 def open_stored_slide(path: str | Path) -> StoredSlide:
@@ -109,14 +116,25 @@ def open_stored_slide(path: str | Path) -> StoredSlide:
     path = Path(path)
     commit = require_commit(path, KIND)
     try:
-        ome = read_metadata(path)["attributes"]["ome"]
-        datasets = ome["multiscales"][0]["datasets"]
-        levels = tuple(
-            ShardedArray.from_metadata(read_metadata(path / level["path"])) for level in datasets
-        )
+        if ngff04.is_container(path):
+            attributes, ome, levels = ngff04.read_container(path)
+        else:
+            attributes = read_metadata(path)["attributes"]
+            ome = attributes["ome"]
+            datasets = ome["multiscales"][0]["datasets"]
+            levels = [
+                ShardedArray.from_metadata(read_metadata(path / level["path"]))
+                for level in datasets
+            ]
+        about = attributes["microtome"]
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise BadProduct(f"damaged metadata ({error!r})", where=path) from error
-    return StoredSlide(path, commit, levels, ome)
+    return StoredSlide(path, commit, tuple(levels), ome, about)
+
+
+def image_folder(product: Path) -> Path:
+    """Where the levels of an image lie: in a container of OME-Zarr 0.4 in its first group."""
+    return product / ngff04.IMAGE if ngff04.is_container(product) else product
 
 
 def read_pixels(array: ShardedArray, folder: Path, rows: slice, columns: slice) -> Pixels:

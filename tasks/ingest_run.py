@@ -20,6 +20,7 @@ from ..engine.verify import (
     verify_volume,
 )
 from ..engine.volumes import is_scan, list_series
+from ..storage.codecs import ChunkCodec
 from ..storage.errors import MicrotomeError, NoJpegTiles
 from ..storage.stored_slides import KIND as SLIDE
 from ..storage.virtual import KIND as VIEW
@@ -65,12 +66,15 @@ class IngestOptions:
         Look at every shard afterwards, compare with the source, and mend what is damaged.
     overwrite
         Replace products that were made otherwise.
+    codec
+        Of the profile ``compatible``, in place of Zstandard.
     """
 
     profile: Profile = "auto"
     resample: bool = False
     verify: bool = False
     overwrite: bool = False
+    codec: ChunkCodec | None = None
 
 
 def ingest_items(files: Iterable[SlideItem], series: str | None = None) -> list[IngestItem]:
@@ -140,6 +144,7 @@ def ingest_item(
             name=item.id,
             mpp=item.mpp,
             profile=options.profile,
+            codec=options.codec,
             pool=pool,
             on_progress=on_progress,
             overwrite=options.overwrite,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ...storage.commit import read_commit
 from ...storage.errors import BadProduct, DamagedChunk, UnreadableFile
 from ...storage.jpeg import Jpeg
-from ...storage.shards import read_metadata
 from ...storage.stored_slides import KIND, StoredSlide, open_stored_slide
 from ...storage.virtual import KIND as VIEW
 from . import resolution
@@ -40,8 +40,7 @@ class OmeZarrSlide(Closing):
     def __init__(self, path: Path, mpp: resolution.Override | None = None) -> None:
         self._stored = open_stored_slide(path)
         try:
-            about = read_metadata(path)["attributes"]["microtome"]
-            self._info = _describe(self._stored, about, mpp)
+            self._info = _describe(self._stored, self._stored.about, mpp)
         except (KeyError, TypeError, ValueError) as error:
             raise BadProduct(f"damaged metadata ({error!r})", where=path) from error
 
@@ -74,7 +73,7 @@ class OmeZarrSlide(Closing):
 
 
 def _describe(
-    stored: StoredSlide, about: dict[str, Any], mpp: resolution.Override | None
+    stored: StoredSlide, about: Mapping[str, Any], mpp: resolution.Override | None
 ) -> SlideInfo:
     stated = resolution.Statement(str(about["mpp_source"]), stored.mpp) if stored.mpp else None
     found = resolution.resolve([stated] if stated else [], mpp)
@@ -102,11 +101,17 @@ def _describe(
         bounds=None if bounds is None else Bounds(**bounds),
         associated=(),
         properties={"microtome.source": str(about["source"])},
-        notes=tuple(about["notes"]),
+        notes=(*_loss(about), *about["notes"]),
     )
 
 
-def _downsamples(stored: StoredSlide, about: dict[str, Any]) -> list[tuple[float, float]]:
+def _loss(about: Mapping[str, Any]) -> list[str]:
+    if not about.get("lossy"):
+        return []
+    return [f"lossy: its pixels were encoded anew ({about['lossy']}), and are not the slide's own"]
+
+
+def _downsamples(stored: StoredSlide, about: Mapping[str, Any]) -> list[tuple[float, float]]:
     """(y, x) level-0 pixels per pixel of each level: those of the file, or powers of two."""
     if "levels" not in about:
         return [(float(2**level),) * 2 for level in range(len(stored.levels))]

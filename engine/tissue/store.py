@@ -14,8 +14,9 @@ from ...storage import ngff
 from ...storage.commit import file_identity, is_done, new_product, product_key, require_commit
 from ...storage.errors import BadGeometry, BadProduct
 from ...storage.files import writable, write_bytes, write_text
-from ...storage.pyramid import SUFFIX as IMAGE_SUFFIX
-from ...storage.pyramid import open_stored_slide
+from ...storage.ngff04 import is_container
+from ...storage.stored_slides import SUFFIX as IMAGE_SUFFIX
+from ...storage.stored_slides import StoredSlide, open_stored_slide
 from ..schedule import Skipped
 from ..slides import Mpp, open_slide
 from ..slides.base import Slide
@@ -101,7 +102,7 @@ def write_slide_label(
     StaleProduct
         A mask made with another key is there and ``overwrite`` is false.
     """
-    stored = open_stored_slide(image)
+    stored = _require_room(image)
     height, width = stored.levels[0].shape[1:]
     require_fit(mask, (height, width), where=image)
     levels = label_pyramid(mask.labels, len(stored.levels))
@@ -112,6 +113,18 @@ def write_slide_label(
         write_label(folder, levels, ome)
         # Before the label is there: were it after, a kill between would leave it unlisted.
         _list_label(path.parent)
+
+
+def _require_room(image: Path) -> StoredSlide:
+    """The image that a label is to go into; BadProduct where it is none, or of OME-Zarr 0.4."""
+    stored = open_stored_slide(image)
+    if is_container(image):
+        raise BadProduct(
+            "labels are written in OME-Zarr 0.5, and this image is of 0.4",
+            where=image,
+            remedy="Ingest the slide with --profile archive or compatible for its labels",
+        )
+    return stored
 
 
 def slide_label_path(image: Path) -> Path:
@@ -275,7 +288,7 @@ def kept_tissue(
     """The mask that is there already, put into the slide's OME-Zarr where it lacks; or None."""
     labelled = True
     if into is not None:
-        open_stored_slide(into)
+        _require_room(into)
         labelled = is_done(slide_label_path(into), kind=KIND, key=key, overwrite=overwrite)
     if not is_done(path, kind=KIND, key=key, overwrite=overwrite):
         return None

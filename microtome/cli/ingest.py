@@ -33,6 +33,7 @@ from .common import (
 if TYPE_CHECKING:
     from ..engine.ingest import Ingested
     from ..engine.schedule import Skipped
+    from ..storage.codecs import ChunkCodec
     from ..tasks.ingest_run import IngestItem
 
 
@@ -50,7 +51,17 @@ class ProfileName(StrEnum):
     AUTO = "auto"
     ARCHIVE = "archive"
     COMPATIBLE = "compatible"
+    NGFF04 = "ngff04"
     VIRTUAL = "virtual"
+
+
+class CodecName(StrEnum):
+    """How pixels are encoded anew."""
+
+    ZSTD = "zstd"
+    BLOSC = "blosc"
+    NONE = "none"
+    JPEG = "jpeg"
 
 
 def register(app: typer.Typer) -> None:
@@ -76,10 +87,22 @@ def ingest(
         typer.Option(
             help="How a slide is kept. archive: its own JPEG tiles, byte for byte; read wherever "
             "Microtome is installed. compatible: its pixels, with Zstandard; ten times larger, "
-            "read by any tool for Zarr v3. auto: archive where the file has such tiles. virtual: "
-            "nothing is kept; a view of the file's own JPEG tiles, read through VirtualStore."
+            "read by any tool for Zarr v3. auto: archive where the file has such tiles. ngff04: "
+            "its pixels as OME-Zarr 0.4, which QuPath reads. virtual: nothing is kept; a view of "
+            "the file's own JPEG tiles, read through VirtualStore."
         ),
     ] = ProfileName.AUTO,
+    codec: Annotated[
+        CodecName | None,
+        typer.Option(
+            help="Of --profile compatible, in place of zstd. jpeg changes the pixels; the product "
+            "says so."
+        ),
+    ] = None,
+    level: Annotated[
+        int | None, typer.Option(help="Of --codec zstd (1 to 22) or blosc (0 to 9).")
+    ] = None,
+    quality: Annotated[int | None, typer.Option(help="Of --codec jpeg, 1 to 100; else 85.")] = None,
     verify: Annotated[
         bool,
         typer.Option(
@@ -102,7 +125,9 @@ def ingest(
     from ..tasks.slide_list import list_slides
 
     items = ingest_items(list_slides(files, mpp=slide_mpp), series)
-    options = IngestOptions(profile.value, resample, verify, overwrite)
+    options = IngestOptions(
+        profile.value, resample, verify, overwrite, _codec(profile, codec, level, quality)
+    )
     ledger = Ledger(out / "ledger.jsonl")
     with open_pool(jobs) as pool, _pixel_bar() as bar:
         task = bar.add_task("", total=None)
@@ -150,6 +175,23 @@ def export(
     volume = open_volume(scan, series=series, resample=resample)
     export_nifti(volume, nifti, overwrite=overwrite)
     console.print(f"[green]done[/] {nifti}")
+
+
+def _codec(
+    profile: ProfileName, codec: CodecName | None, level: int | None, quality: int | None
+) -> ChunkCodec | None:
+    from ..storage.codecs import codec_named
+
+    if codec is None:
+        if level is not None or quality is not None:
+            raise typer.BadParameter("--level and --quality go with --codec")
+        return None
+    if profile is not ProfileName.COMPATIBLE:
+        raise typer.BadParameter("--codec goes with --profile compatible")
+    try:
+        return codec_named(codec.value, level, quality)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 class _Rate(ProgressColumn):

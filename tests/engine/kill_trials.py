@@ -1,6 +1,7 @@
 """Kills ingests at random moments and writes down what each left: run as a script by a test.
 
-Usage: kill_trials.py SLIDE OUT TRIALS SEED. A fresh process, so that it may fork without threads.
+Usage: kill_trials.py SLIDE OUT TRIALS SEED PROFILE. A fresh process, so that it may fork without
+threads.
 Each trial ingests into an output of its own, is killed once or several times, and is then run to
 its end. Prints one JSON object a trial.
 """
@@ -38,12 +39,14 @@ class SmallArchive(Archive):
 
 # Many small shards in place of a few large ones: more moments to be killed in.
 profiles.Pyramid, profiles.Archive = SmallPyramid, SmallArchive
+profiles.ngff04.CHUNK_PX = 256
+PROFILE = sys.argv[5]
 
 
 def started(slide: Path, out: Path) -> int:
     child = os.fork()
     if child == 0:
-        ingest.ingest_slide(slide, out)
+        ingest.ingest_slide(slide, out, profile=PROFILE)
         os._exit(0)
     return child
 
@@ -58,11 +61,12 @@ def shards_in(folder: Path, plan: Pyramid | Archive) -> dict[str, tuple[int, int
     """Inode, time and wholeness of every file under the name of a shard."""
     found = {}
     for level, array in enumerate(plan.arrays):
+        part = plan.folder(folder, level) if isinstance(plan, Pyramid) else folder / str(level)
         for index in array.indices():
-            path = array.file(folder / str(level), index)
+            path = array.file(part, index)
             if path.exists():
                 state = path.stat()
-                whole = is_whole(array, folder / str(level), index)
+                whole = is_whole(array, part, index)
                 found[str(path.relative_to(folder))] = state.st_ino, state.st_mtime_ns, whole
     return found
 
@@ -86,7 +90,7 @@ def trial(
         torn += [name for name, state in now.items() if not state[2]]
         rewritten += [name for name in before if now.get(name) != before[name]]
         before = now
-    ingest.ingest_slide(slide, out)
+    ingest.ingest_slide(slide, out, profile=PROFILE)
     end = shards_in(product, plan)
     rewritten += [name for name in before if end.get(name) != before[name]]
     others = sorted(p.name for p in out.iterdir() if p != product)
@@ -105,10 +109,10 @@ def main() -> None:
     slide, out = Path(sys.argv[1]), Path(sys.argv[2])
     trials, draw = int(sys.argv[3]), random.Random(int(sys.argv[4]))
     # In this process, so that the children find everything imported and begin to write at once.
-    ingest.ingest_slide(slide, out / "undisturbed")
+    ingest.ingest_slide(slide, out / "undisturbed", profile=PROFILE)
     full_s = min(timed(slide, out / f"timed-{n}") for n in range(3))
     with open_slide(slide) as opened:
-        plan, _ = profiles.choose_plan(opened, "auto")
+        plan, _ = profiles.choose_plan(opened, PROFILE)
     for n in range(trials):
         print(json.dumps(trial(slide, out / str(n), plan, draw, full_s)), flush=True)
 

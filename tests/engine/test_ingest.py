@@ -165,6 +165,31 @@ def test_a_bad_slide_is_refused_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_re_encoding_with_loss_is_named_wherever_the_product_is_looked_at(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    from microtome.engine.describe import describe
+    from microtome.storage.codecs import codec_named
+
+    source, jpeg = shared_data / SVS, codec_named("jpeg", quality=70)
+    made = done(ingest_slide(source, tmp_path, profile="compatible", codec=jpeg))
+    found = describe(made.path)
+    assert (found["about"]["lossy"], found["kind"]) == ("JPEG, quality 70", "product")
+    with open_slide(made.path) as after, open_slide(source) as before:
+        assert any("lossy" in note and "JPEG, quality 70" in note for note in after.info.notes)
+        error = after.read(0, 0, 0, 2967, 2220).astype(float) - before.read(0, 0, 0, 2967, 2220)
+    assert 30 < 10 * np.log10(255**2 / np.mean(error**2)) < 50
+    group = zarr.open_group(made.path, mode="r")
+    assert group.attrs["microtome"]["lossy"] == "JPEG, quality 70"
+    Image.from_zarr(group)
+    # Another codec is another product; so is another quality.
+    for other in (None, codec_named("jpeg"), codec_named("blosc")):
+        with pytest.raises(StaleProduct):
+            ingest_slide(source, tmp_path, profile="compatible", codec=other)
+    with pytest.raises(ValueError, match="takes no codec"):
+        ingest_slide(source, tmp_path, profile="archive", codec=jpeg)
+
+
 def test_what_is_done_is_skipped_and_what_differs_is_not_mixed(
     shared_data: Path, tmp_path: Path
 ) -> None:
@@ -210,10 +235,12 @@ def test_the_name_of_a_product() -> None:
 # --- interrupted
 
 
-@pytest.mark.parametrize("compression", ["deflate", "jpeg"])
+@pytest.mark.parametrize(
+    ("compression", "profile"), [("deflate", "auto"), ("jpeg", "auto"), ("jpeg", "ngff04")]
+)
 @pytest.mark.parametrize("count", [10, pytest.param(100, marks=pytest.mark.slow)])
 def test_killed_at_any_moment_it_ends_the_same(
-    slide: Path, tmp_path: Path, count: int, compression: str
+    slide: Path, tmp_path: Path, count: int, compression: str, profile: str
 ) -> None:
     script = Path(__file__).with_name("kill_trials.py")
     crop = tmp_path / "case.tif"
@@ -221,7 +248,7 @@ def test_killed_at_any_moment_it_ends_the_same(
     side = 256 if compression == "deflate" else 64
     tifffile.imwrite(crop, pixels, tile=(side, side), photometric="rgb", compression=compression)
     run = subprocess.run(
-        [sys.executable, str(script), str(crop), str(tmp_path / "out"), str(count), "7"],
+        [sys.executable, str(script), str(crop), str(tmp_path / "out"), str(count), "7", profile],
         capture_output=True,
         text=True,
         check=False,

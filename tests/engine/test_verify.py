@@ -17,6 +17,7 @@ from microtome.engine.verify import (
     verify_slide,
     verify_volume,
 )
+from microtome.storage.codecs import codec_named
 from microtome.storage.errors import BadProduct, StaleProduct
 from microtome.storage.shards import read_box, write_shard
 from microtome.storage.stored_slides import open_stored_slide
@@ -29,7 +30,7 @@ Damage = Callable[[Path], None]
 
 def digests(product: Path) -> dict[str, str]:
     """SHA-256 of every shard."""
-    files = [path for path in product.rglob("c/**/*") if path.is_file()]
+    files = [path for path in product.rglob("*") if path.is_file() and path.name.isdigit()]
     return {
         str(path.relative_to(product)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
@@ -51,17 +52,22 @@ DAMAGES: dict[str, Damage] = {"flipped": flip_in_the_middle, "cut": cut, "missin
 
 
 def shard(product: Path, level: int) -> Path:
-    return sorted(path for path in (product / str(level)).rglob("c/**/*") if path.is_file())[0]
+    image = product / "0" if (product / ".zgroup").is_file() else product
+    files = (image / str(level)).rglob("*")
+    return sorted(path for path in files if path.is_file() and path.name.isdigit())[0]
 
 
-@pytest.fixture(scope="module", params=["archive", "compatible"])
+@pytest.fixture(scope="module", params=["archive", "compatible", "ngff04", "jpeg"])
 def kept(request, tmp_path_factory) -> tuple[Path, Path]:
     """A real slide, and an image of it."""
     data = Path(__file__).parents[2].parent / "shared" / "data"
     if not (data / SVS).exists():
         pytest.skip("the shared data are not there")
     folder = tmp_path_factory.mktemp(request.param)
-    made = ingest_slide(data / SVS, folder, profile=request.param)
+    if request.param == "jpeg":
+        made = ingest_slide(data / SVS, folder, profile="compatible", codec=codec_named("jpeg"))
+    else:
+        made = ingest_slide(data / SVS, folder, profile=request.param)
     return data / SVS, made.path
 
 
