@@ -35,6 +35,7 @@ from microtome.storage.errors import (
     StaleProduct,
     UnreadableFile,
 )
+from microtome.storage.virtual import Window, open_view
 from microtome.storage.virtual_store import VirtualStore
 
 SVS = "slides/aperio/CMU-1-Small-Region.svs"
@@ -123,17 +124,20 @@ def _tiles(pixels: np.ndarray) -> Iterator[bytes]:
 
 
 def _abbreviated(stream: bytes) -> tuple[bytes, bytes]:
-    """(tables, the rest) of a stream; Adobe's and JFIF's markers are in neither."""
-    tables, rest, at = [], [], 2
-    while stream[at + 1] != 0xDA:
+    """(tables, the rest) of a stream, without markers or names that tell its colours."""
+    tables, rest, at, unnamed = [], [], 2, bytearray(stream)
+    while (marker := stream[at + 1]) != 0xDA:
         stop = at + 2 + int.from_bytes(stream[at + 2 : at + 4], "big")
-        if stream[at + 1] in (0xDB, 0xC4):
+        if marker == 0xC0:
+            unnamed[at + 10 : stop : 3] = b"\1\2\3"
+        if marker in (0xDB, 0xC4):
             tables.append(stream[at:stop])
-        elif stream[at + 1] not in (0xE0, 0xEE):
-            rest.append(stream[at:stop])
+        elif marker not in (0xE0, 0xEE):
+            rest.append(bytes(unnamed[at:stop]))
         at = stop
+    unnamed[at + 5 : at + 11 : 2] = b"\1\2\3"
     start, end = b"\xff\xd8", b"\xff\xd9"
-    return start + b"".join(tables) + end, start + b"".join(rest) + stream[at:]
+    return start + b"".join(tables) + end, start + b"".join(rest) + bytes(unnamed[at:])
 
 
 CASES = ("svs", "thirds", "tabled")
@@ -323,6 +327,7 @@ def test_tiles_that_were_never_written_are_absent_and_read_as_white(
     with open_slide(path) as before:
         np.testing.assert_array_equal(pixels, before.read(0, 0, 0, 1333, 1471))
     assert (pixels[:TALL, 3 * WIDE : 4 * WIDE] == 255).all()
+    assert Window(open_view(product)).tile(0, 0, 3) is None
     assert "0/c/0/0/3" not in names(VirtualStore(product).list())
     assert "3" not in names(VirtualStore(product).list_dir("0/c/0/0"))
 
