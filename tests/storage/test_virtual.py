@@ -107,10 +107,13 @@ def tabled(tissue: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path
                 tile=(TALL, WIDE),
                 photometric="rgb",
                 compression="jpeg",
+                compressionargs={"outcolorspace": "rgb"},
                 subfiletype=int(step > 1),
                 extratags=[(347, 7, len(common), common, True)],
                 metadata=None,
             )
+    with tifffile.TiffFile(path) as tif:
+        assert {page.photometric.name for page in tif.pages} == {"RGB"}
     return path
 
 
