@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from ..storage.archive import Archive
+from ..storage.associated import associated_series
 from ..storage.codecs import ChunkCodec
 from ..storage.commit import file_identity, new_product, product_key, product_state
+from ..storage.ngff04 import Series
 from ..storage.pyramid import CellRecord, Pyramid, write_pyramid_metadata
 from ..storage.scans import KIND as SCAN
 from ..storage.scans import ScanHeader, scan_array, write_scan_metadata, write_scan_shards
@@ -21,7 +23,17 @@ from ..storage.stored_slides import KIND as SLIDE
 from ..storage.stored_slides import SUFFIX, write_slide_metadata
 from ..storage.virtual import KIND as VIEW
 from ..storage.virtual import holds, write_view
-from .profiles import Lender, Plan, Profile, choose_plan, make_part, plan_key, plan_parts
+from .extras import Extras
+from .profiles import (
+    Lender,
+    Plan,
+    Profile,
+    choose_plan,
+    keep_images,
+    make_part,
+    plan_key,
+    plan_parts,
+)
 from .schedule import Outcome, Pool, Skipped, open_pool, run_items
 from .slides import Mpp, SlideInfo, open_slide
 from .virtual import plan_view
@@ -79,6 +91,7 @@ def ingest_slide(
     mpp: Mpp | None = None,
     profile: Profile = "auto",
     codec: ChunkCodec | None = None,
+    extras: Extras | None = None,
     jobs: int = 1,
     pool: Pool | None = None,
     on_progress: Progress | None = None,
@@ -114,6 +127,8 @@ def ingest_slide(
         Of ``compatible``: another than Zstandard
         (:func:`~microtome.storage.codecs.codec_named`). One that changes the pixels is named in the
         product, under ``lossy``.
+    extras
+        What to keep beside the pixels: by default neither pictures nor properties.
     jobs, pool
         As in :func:`~microtome.engine.schedule.run_items`.
     on_progress
@@ -138,11 +153,15 @@ def ingest_slide(
     start, path = time.perf_counter(), Path(path)
     name = name or product_id(path)
     product = Path(out) / f"{name}{SUFFIX}"
+    extras = extras or Extras()
     if profile == "virtual":
+        if codec is not None or extras != Extras():
+            raise ValueError("the profile 'virtual' encodes nothing and keeps nothing")
         return _ingest_view(path, product, name, mpp, overwrite=overwrite)
     with open_slide(path, mpp=mpp) as slide:
         info = slide.info
         plan, why = choose_plan(slide, profile, codec)
+        provenance = extras.about(slide)
     identity = file_identity(path)
     key = product_key(
         kind=SLIDE,
@@ -150,6 +169,7 @@ def ingest_slide(
         reader=info.backend,
         mpp=info.mpp,
         **plan_key(plan),
+        **extras.key(),
     )
     made = Ingested(product, SLIDE, info.height_px * info.width_px)
     if product_state(product, key) == "done":
@@ -164,7 +184,7 @@ def ingest_slide(
     }
     if profile == "auto":
         about["profile_because"] = why
-    provenance = _slide_provenance(info, identity)
+    provenance |= _slide_provenance(info, identity)
     if isinstance(plan, Pyramid) and plan.codec.loss:
         about["lossy"] = provenance["lossy"] = plan.codec.loss
     records: list[CellRecord] = []
@@ -187,7 +207,10 @@ def ingest_slide(
             # The first error ends the slide: half an image is none.
             parts = plan_parts(plan, stage, active.jobs)
             run_items(parts, work, pool=active, on_done=note, debug=True)
-        _write_metadata(plan, folder, name, info, provenance)
+        images = extras.images(lender.slide) if extras.associated else {}
+        if images:
+            provenance["associated"] = keep_images(plan, folder, images)
+        _write_metadata(plan, folder, name, info, provenance, further=associated_series(images))
     return Ingested(
         product,
         SLIDE,
@@ -220,7 +243,13 @@ def _ingest_view(
 
 
 def _write_metadata(
-    plan: Plan, folder: Path, name: str, info: SlideInfo, provenance: dict[str, Any]
+    plan: Plan,
+    folder: Path,
+    name: str,
+    info: SlideInfo,
+    provenance: dict[str, Any],
+    *,
+    further: Sequence[Series],
 ) -> None:
     if isinstance(plan, Archive):
         write_slide_metadata(
@@ -233,7 +262,9 @@ def _write_metadata(
             method=None,
         )
     else:
-        write_pyramid_metadata(plan, folder, name=name, mpp=info.mpp, about=provenance)
+        write_pyramid_metadata(
+            plan, folder, name=name, mpp=info.mpp, about=provenance, further=further
+        )
 
 
 def _slide_provenance(info: SlideInfo, identity: str) -> dict[str, Any]:

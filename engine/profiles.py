@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any, Literal, Self, cast
 
 from ..storage import ngff04
 from ..storage.archive import Archive, Batch, KeptLevel, write_batch
+from ..storage.associated import write_associated
 from ..storage.codecs import Blosc, ChunkCodec, Zstd
 from ..storage.commit import writable
 from ..storage.errors import DamagedChunk, NoJpegTiles, UnreadableFile
 from ..storage.jpeg import Frame, Jpeg, frame_of
 from ..storage.pyramid import Cell, CellRecord, Pyramid, write_cell
 from .slides import Mpp, Slide, open_slide
-from .slides.base import JpegTiled, Level, bad_tile, no_jpeg_tiles
+from .slides.base import JpegTiled, Level, Pixels, bad_tile, no_jpeg_tiles
 
 Profile = Literal["auto", "archive", "compatible", "ngff04", "virtual"]
 Plan = Pyramid | Archive
@@ -110,6 +112,12 @@ def plan_key(plan: Plan) -> dict[str, Any]:
 def plan_parts(plan: Plan, stage: int, jobs: int) -> list[Cell] | list[Batch]:
     """The tasks of a stage."""
     return plan.cells(stage) if isinstance(plan, Pyramid) else plan.batches(stage, jobs)
+
+
+def keep_images(plan: Plan, folder: Path, images: Mapping[str, Pixels]) -> dict[str, str]:
+    """Write a slide's label, macro and thumbnail beside it; says where each lies."""
+    is_container = isinstance(plan, Pyramid) and plan.profile == "ngff04"
+    return write_associated(folder, images, is_container=is_container)
 
 
 class Lender:

@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..storage.archive import Archive, shard_of
-from ..storage.commit import file_identity
-from ..storage.errors import BadProduct, StaleProduct, UnreadableFile
-from ..storage.pyramid import Pyramid, halved_pixels
+from ..storage.commit import file_identity, writable
+from ..storage.errors import BadProduct, StaleProduct
+from ..storage.pyramid import Pyramid
 from ..storage.scans import StoredScan, open_stored_scan, write_scan_shards
-from ..storage.shards import Index, ShardedArray, read_box, read_metadata
+from ..storage.shards import Index, ShardedArray, read_metadata
 from ..storage.stored_slides import StoredSlide, open_stored_slide
 from ..storage.virtual import open_view
+from .compare import Square, agree, agree_in_view, is_sound, other_images
 from .ingest import scan_identity
-from .profiles import Lender, Plan, choose_plan, file_tile, make_part, plan_parts
+from .profiles import Lender, Plan, choose_plan, keep_images, make_part, plan_parts
 from .schedule import Pool, open_pool, run_items
 from .slides import Mpp, Slide, open_slide
 from .volumes import Volume, open_volume
@@ -106,7 +105,7 @@ def verify_slide(
         damaged: set[Path] = set()
         broken: set[int] = set()
         for done, (level, index) in enumerate(shards, 1):
-            if not _is_sound(
+            if not is_sound(
                 stored, plan, lender, level, index, is_below_whole=level - 1 not in broken
             ):
                 damaged.add(_file(stored, level, index))
@@ -119,8 +118,9 @@ def verify_slide(
         compared = finest.shape[1] * finest.shape[2] if is_all else 0
         for box in _squares(finest.shape, finest.chunk, 0 if is_all else samples, seed):
             compared += box[2] * box[3]
-            if not _agree(stored, lender.slide, box):
+            if not agree(stored, lender.slide, box):
                 damaged |= set(_files_of(stored, box))
+        damaged |= other_images(stored, lender)
     return Verified(product, len(shards), compared, tuple(sorted(damaged)))
 
 
@@ -150,6 +150,10 @@ def repair_slide(
         work = partial(make_part, plan=plan, lender=lender, product=found.path, folder=found.path)
         for stage in range(plan.stages):
             run_items(plan_parts(plan, stage, active.jobs), work, pool=active, debug=True)
+        if names := stored.about.get("associated"):
+            images = {name: lender.slide.associated_image(name) for name in names}
+            with writable(found.path):
+                keep_images(plan, found.path, images)
 
 
 def verify_view(
@@ -191,27 +195,9 @@ def verify_view(
             array: Any = group[str(level)]
             boxes = list(_squares(array.shape, array.chunks, samples, seed))
             compared += sum(height * width for _, _, height, width in boxes)
-            if not all(_agree_in_view(array, slide, level, box) for box in boxes):
+            if not all(agree_in_view(array, slide, level, box) for box in boxes):
                 damaged.append(product / f"{level}.npy")
     return Verified(product, len(slide.info.levels), compared, tuple(damaged))
-
-
-def _agree_in_view(array: Any, slide: Slide, level: int, box: Square) -> bool:
-    """Whether both give the same pixels, or neither any."""
-    y, x, height, width = box
-    expected: NDArray[np.uint8] | None
-    found: NDArray[np.uint8] | None
-    try:
-        expected = slide.read(level, *box)
-    except UnreadableFile:
-        expected = None
-    try:
-        found = array[:, y : y + height, x : x + width].transpose(1, 2, 0)
-    except (UnreadableFile, ValueError):
-        found = None
-    if expected is None or found is None:
-        return expected is found
-    return bool(np.array_equal(found, expected))
 
 
 def _plan_of(stored: StoredSlide, slide: Slide) -> Plan:
@@ -229,63 +215,6 @@ def _file(stored: StoredSlide, level: int, index: Index) -> Path:
     return stored.levels[level].file(stored.folder(level), index)
 
 
-def _is_sound(
-    stored: StoredSlide,
-    plan: Plan,
-    lender: Lender,
-    level: int,
-    index: Index,
-    *,
-    is_below_whole: bool,
-) -> bool:
-    if isinstance(plan, Pyramid) and plan.profile == "ngff04":
-        return _holds_pixels(stored, plan, lender, level, index, is_below_whole=is_below_whole)
-    is_known = isinstance(plan, Archive) and (level < len(plan.kept) or is_below_whole)
-    if isinstance(plan, Pyramid) or not is_known:
-        return _is_decodable(stored.levels[level], stored.folder(level), index)
-    path = _file(stored, level, index)
-    expected = shard_of(plan, level, index, stored.path, partial(file_tile, lender))
-    return path.is_file() and path.read_bytes() == expected
-
-
-def _holds_pixels(
-    stored: StoredSlide,
-    plan: Pyramid,
-    lender: Lender,
-    level: int,
-    index: Index,
-    *,
-    is_below_whole: bool,
-) -> bool:
-    """Whether a chunk without a checksum holds what it should, as far as that can be known."""
-    array = stored.levels[level]
-    channel, rows, columns = array.box(index)
-    box = rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start
-    try:
-        found = read_box(array, stored.folder(level), array.box(index))[0]
-        if level > 0 and not is_below_whole:
-            return True
-        if level == 0:
-            expected = lender.slide.read(0, *box)
-        else:
-            expected = halved_pixels(plan, level, stored.path, box)
-    except BadProduct:
-        return False
-    return bool(np.array_equal(found, expected[..., channel.start]))
-
-
-def _is_decodable(array: ShardedArray, folder: Path, index: Index) -> bool:
-    try:
-        read_box(array, folder, array.box(index))
-    except BadProduct:
-        return False
-    return True
-
-
-Square = tuple[int, int, int, int]
-"""(y, x, height, width) on a level."""
-
-
 def _squares(
     shape: Sequence[int], chunk: Sequence[int], samples: int, seed: int
 ) -> Iterator[Square]:
@@ -299,40 +228,6 @@ def _squares(
             for size, side in zip(sizes, (height, width), strict=True)
         )
         yield y, x, height, width
-
-
-def _agree(stored: StoredSlide, slide: Slide, box: Square) -> bool:
-    """Whether both give the same pixels, or neither any: a tile that is corrupt is kept so."""
-    if stored.about.get("lossy"):
-        return _agrees_once_encoded(stored, slide, box)
-    try:
-        expected = slide.read(0, *box)
-    except UnreadableFile:
-        expected = None
-    try:
-        found = stored.read(0, *box)
-    except BadProduct:
-        found = None
-    if expected is None or found is None:
-        return expected is found
-    return bool(np.array_equal(found, expected))
-
-
-def _agrees_once_encoded(stored: StoredSlide, slide: Slide, box: Square) -> bool:
-    """Whether the chunk at a square is what the source's pixels are after the same loss."""
-    array = stored.levels[0]
-    _, tall, wide = array.chunk
-    y, x = box[0] // tall * tall, box[1] // wide * wide
-    part = y, x, min(tall, array.shape[1] - y), min(wide, array.shape[2] - x)
-    pixels = slide.read(0, *part)
-    beyond = [(0, tall - part[2]), (0, wide - part[3]), (0, 0)]
-    chunk = np.pad(pixels, beyond, mode="edge").transpose(2, 0, 1)
-    expected = array.codec.decode(array.codec.encode(chunk), array.chunk, array.dtype)
-    try:
-        found = stored.read(0, *part)
-    except BadProduct:
-        return False
-    return bool(np.array_equal(found, expected.transpose(1, 2, 0)[: part[2], : part[3]]))
 
 
 def _files_of(stored: StoredSlide, box: Square) -> Iterator[Path]:

@@ -17,7 +17,7 @@ again. Metadata are written at the end.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -324,6 +324,7 @@ def write_pyramid_metadata(
     name: str,
     mpp: tuple[float, float] | None,
     about: Mapping[str, Any],
+    further: Sequence[ngff04.Series] = (),
 ) -> None:
     """Write the metadata of the image and of its levels; the last thing before the commit.
 
@@ -333,13 +334,15 @@ def write_pyramid_metadata(
         (y, x) micrometres per level-0 pixel, or None.
     about
         Goes into the group's attribute ``microtome``.
+    further
+        Of ``ngff04``: what lies in the container beside the slide.
     """
     downsamples = [(float(2**level),) * 2 for level in range(len(plan.arrays))]
     if plan.profile == "ngff04":
         power = about.get("objective_power")
         described = OmeImage(name, plan.height_px, plan.width_px, mpp, power)
         slide = ngff04.Series(described, plan.arrays, downsamples)
-        ngff04.write_container(folder, [slide], about)
+        ngff04.write_container(folder, [slide, *further], about)
         return
     write_slide_metadata(
         folder, plan.arrays, downsamples, name=name, mpp=mpp, about=about, method="area average"

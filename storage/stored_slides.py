@@ -104,6 +104,19 @@ class StoredSlide:
         rows, columns = slice(y_px, y_px + height_px, 1), slice(x_px, x_px + width_px, 1)
         return read_pixels(array, self.folder(level), rows, columns)
 
+    def associated_array(self, name: str) -> tuple[ShardedArray, Path]:
+        """Layout and folder of a label, macro or thumbnail; KeyError where none was kept."""
+        folder = self.path / self.about.get("associated", {})[name]
+        if ngff04.is_container(self.path):
+            return ngff04.read_level(folder), folder
+        return ShardedArray.from_metadata(read_metadata(folder)), folder
+
+    def associated_image(self, name: str) -> Pixels:
+        """Label, macro or thumbnail as uint8 [h, w, 3]; KeyError where none was kept."""
+        array, folder = self.associated_array(name)
+        rows, columns = (slice(0, size, 1) for size in array.shape[1:])
+        return read_pixels(array, folder, rows, columns)
+
 
 def open_stored_slide(path: str | Path) -> StoredSlide:
     """Open an image of a slide that Microtome wrote.

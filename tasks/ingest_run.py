@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ..engine.extras import Extras
 from ..engine.ingest import Ingested, Progress, ingest_slide, ingest_volume
 from ..engine.profiles import Profile
 from ..engine.schedule import Pool, Skipped
@@ -68,6 +69,8 @@ class IngestOptions:
         Replace products that were made otherwise.
     codec
         Of the profile ``compatible``, in place of Zstandard.
+    extras
+        What to keep of a slide beside its pixels.
     """
 
     profile: Profile = "auto"
@@ -75,6 +78,7 @@ class IngestOptions:
     verify: bool = False
     overwrite: bool = False
     codec: ChunkCodec | None = None
+    extras: Extras = field(default_factory=Extras)
 
 
 def ingest_items(files: Iterable[SlideItem], series: str | None = None) -> list[IngestItem]:
@@ -145,6 +149,7 @@ def ingest_item(
             mpp=item.mpp,
             profile=options.profile,
             codec=options.codec,
+            extras=options.extras,
             pool=pool,
             on_progress=on_progress,
             overwrite=options.overwrite,

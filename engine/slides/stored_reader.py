@@ -65,8 +65,8 @@ class OmeZarrSlide(Closing):
             ) from error
 
     def associated_image(self, name: str) -> Pixels:
-        """Always KeyError: none are kept."""
-        raise KeyError(name)
+        """Label, macro or thumbnail as uint8 [h, w, 3]; KeyError where none was kept."""
+        return self._stored.associated_image(name)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -99,8 +99,8 @@ def _describe(
         mpp_refused=found.refused,
         objective_power=None if power is None else float(power),
         bounds=None if bounds is None else Bounds(**bounds),
-        associated=(),
-        properties={"microtome.source": str(about["source"])},
+        associated=tuple(about.get("associated", ())),
+        properties={"microtome.source": str(about["source"]), **about.get("properties", {})},
         notes=(*_loss(about), *about["notes"]),
     )
 

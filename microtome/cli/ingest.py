@@ -31,6 +31,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
+    from ..engine.extras import Extras
     from ..engine.ingest import Ingested
     from ..engine.schedule import Skipped
     from ..storage.codecs import ChunkCodec
@@ -103,6 +104,17 @@ def ingest(
         int | None, typer.Option(help="Of --codec zstd (1 to 22) or blosc (0 to 9).")
     ] = None,
     quality: Annotated[int | None, typer.Option(help="Of --codec jpeg, 1 to 100; else 85.")] = None,
+    associated: Annotated[
+        bool,
+        typer.Option("--associated", help="Keep label, macro, thumbnail. Labels show patients."),
+    ] = False,
+    properties: Annotated[
+        bool,
+        typer.Option("--properties", help="Keep those of the file that cannot name a person."),
+    ] = False,
+    patient_data: Annotated[
+        bool, typer.Option("--patient-data", help="With --properties: keep all of them.")
+    ] = False,
     verify: Annotated[
         bool,
         typer.Option(
@@ -126,7 +138,12 @@ def ingest(
 
     items = ingest_items(list_slides(files, mpp=slide_mpp), series)
     options = IngestOptions(
-        profile.value, resample, verify, overwrite, _codec(profile, codec, level, quality)
+        profile.value,
+        resample,
+        verify,
+        overwrite,
+        _codec(profile, codec, level, quality),
+        _extras(profile, associated, properties, patient_data),
     )
     ledger = Ledger(out / "ledger.jsonl")
     with open_pool(jobs) as pool, _pixel_bar() as bar:
@@ -192,6 +209,17 @@ def _codec(
         return codec_named(codec.value, level, quality)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def _extras(profile: ProfileName, *asked: bool) -> Extras:
+    from ..engine.extras import Extras
+
+    if profile is ProfileName.VIRTUAL and any(asked):
+        raise typer.BadParameter("--profile virtual keeps nothing of the slide")
+    try:
+        return Extras(*asked)
+    except ValueError as error:
+        raise typer.BadParameter("--patient-data goes with --properties") from error
 
 
 class _Rate(ProgressColumn):
