@@ -1,0 +1,444 @@
+"""Which edges, and which networks of edges, differ between people: a linear model at every edge.
+
+A :class:`Design` says what is tested and what is only accounted for. Everything works on values
+[s, e], a row for each subject and a column for each edge (:func:`.matrices.edges_of`); nothing is
+assumed about which edges are near each other except by the network-based statistic.
+
+Not done: mixed models, unequal variances, variance groups, threshold-free enhancement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from ..storage.errors import CohortError
+from .matrices import Array, edges_of
+
+Tail = Literal["both", "greater", "less"]
+Size = Literal["extent", "intensity"]
+
+_BATCH_ELEMENTS = 2**22
+"""Values of permuted statistics that are held at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """A linear model: values = tested · β + nuisance · γ + error.
+
+    Attributes
+    ----------
+    tested
+        float64 [s, q]: regressors whose effect is asked for. One gives a signed t, several an F.
+    nuisance
+        float64 [s, k]: intercept and covariates.
+    blocks
+        int64 [s]: rows are exchanged within a block only. None: among all.
+
+    Raises
+    ------
+    CohortError
+        Values missing, no degrees of freedom left, or what is tested is told by the covariates.
+    """
+
+    tested: Array
+    nuisance: Array
+    blocks: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        shapes = self.tested.shape, self.nuisance.shape
+        if self.tested.ndim != 2 or self.nuisance.ndim != 2 or shapes[0][0] != shapes[1][0]:
+            raise CohortError(f"regressors {shapes[0]} and {shapes[1]} are not of the same rows")
+        if self.blocks is not None and self.blocks.shape != (len(self),):
+            raise CohortError(f"{len(self.blocks)} exchange blocks do not fit {len(self)} rows")
+        columns = np.hstack([self.tested, self.nuisance])
+        if not np.isfinite(columns).all():
+            raise CohortError("a regressor has a missing value")
+        if np.linalg.matrix_rank(columns) < self.q + np.linalg.matrix_rank(self.nuisance):
+            raise CohortError(
+                "what is tested cannot be told from the covariates",
+                remedy="Leave out the covariate that determines it, or group differently",
+            )
+        if self.df < 1:
+            raise CohortError(
+                f"{len(self)} rows are too few for {columns.shape[1]} regressors",
+                remedy="Use fewer covariates",
+            )
+
+    def __len__(self) -> int:
+        return len(self.tested)
+
+    @property
+    def q(self) -> int:
+        """Number of regressors that are tested."""
+        return self.tested.shape[1]
+
+    @property
+    def df(self) -> int:
+        """Residual degrees of freedom."""
+        return len(self) - self.q - int(np.linalg.matrix_rank(self.nuisance))
+
+    @classmethod
+    def between(cls, groups: ArrayLike, covariates: ArrayLike | None = None) -> Design:
+        """Compare groups of people: two give a t (second minus first, sorted), more an F.
+
+        Parameters
+        ----------
+        groups
+            [s] labels.
+        covariates
+            [s, c] numbers.
+        """
+        names, number = np.unique(np.asarray(groups), return_inverse=True)
+        if len(names) < 2:
+            raise CohortError("two groups are needed to compare")
+        return cls(np.eye(len(names))[number][:, 1:], _nuisance(covariates, len(number)))
+
+    @classmethod
+    def along(cls, variable: ArrayLike, covariates: ArrayLike | None = None) -> Design:
+        """Relate values to a number for each person, such as age or a score: [s]."""
+        column = np.asarray(variable, np.float64)
+        return cls(column[:, None], _nuisance(covariates, len(column)))
+
+    @classmethod
+    def paired(cls, conditions: ArrayLike, people: ArrayLike) -> Design:
+        """Compare two conditions within people, each measured once in each: a paired t.
+
+        Parameters
+        ----------
+        conditions, people
+            [s] labels; the second condition, sorted, minus the first.
+
+        Raises
+        ------
+        CohortError
+            Not two conditions, or somebody was not measured exactly once in each.
+        """
+        names, condition = np.unique(np.asarray(conditions), return_inverse=True)
+        _, person = np.unique(np.asarray(people), return_inverse=True)
+        seen = np.zeros((person.max() + 1, len(names)), np.int64)
+        np.add.at(seen, (person, condition), 1)
+        if len(names) != 2 or (seen != 1).any():
+            raise CohortError(
+                "a paired comparison needs everybody once in each of two conditions",
+                remedy="Leave out the people with one session, or compare groups",
+            )
+        return cls(
+            condition[:, None].astype(np.float64),
+            np.eye(person.max() + 1)[person],
+            person.astype(np.int64),
+        )
+
+
+def _nuisance(covariates: ArrayLike | None, n: int) -> Array:
+    """Intercept and covariates, centred, which changes nothing but the rounding."""
+    if covariates is None:
+        return np.ones((n, 1))
+    columns = np.asarray(covariates, np.float64)
+    if columns.ndim != 2 or len(columns) != n:
+        raise CohortError(f"covariates {columns.shape} do not fit {n} subjects")
+    return np.hstack([np.ones((n, 1)), columns - columns.mean(axis=0)])
+
+
+def edge_statistics(values: ArrayLike, design: Design) -> Array:
+    """t of the tested regressor at every edge, or F where several are tested: float64 [e].
+
+    0 at an edge that does not vary once covariates are accounted for.
+    """
+    model = _Model.of(values, design)
+    return model.statistics(np.arange(len(design))[None])[0]
+
+
+def permuted_statistics(values: ArrayLike, design: Design, orders: ArrayLike) -> Array:
+    """Statistics after Freedman and Lane's permutations: float64 [m, e].
+
+    The residuals of the values on the nuisance regressors are put in another order, and the whole
+    model is fitted to them again.
+
+    Parameters
+    ----------
+    orders
+        int [m, s]: row i of permutation m is that of subject ``orders[m, i]``.
+
+    References
+    ----------
+    Freedman & Lane (1983), J. Bus. Econ. Stat. 1:292; Winkler et al. (2014), NeuroImage 92:381.
+    """
+    return _Model.of(values, design).statistics(np.asarray(orders))
+
+
+@dataclass(frozen=True, eq=False)
+class _Model:
+    """Bases that turn each fit into products.
+
+    ``nuisance`` [s, k] and ``tested`` [s, q] are orthonormal, and to each other; ``residuals``
+    [s, e] are those of the values on the nuisance.
+    """
+
+    nuisance: Array
+    tested: Array
+    residuals: Array
+    df: int
+    square: Array
+
+    @classmethod
+    def of(cls, values: ArrayLike, design: Design) -> _Model:
+        array = np.asarray(values, np.float64)
+        if array.ndim != 2 or len(array) != len(design):
+            raise CohortError(f"values {array.shape} do not fit a design of {len(design)} subjects")
+        if not np.isfinite(array).all():
+            raise CohortError("an edge has a value that is not a finite number")
+        u, s, _ = np.linalg.svd(design.nuisance, full_matrices=False)
+        nuisance = u[:, s > s[:1] * 1e-10]
+        tested, triangle = np.linalg.qr(design.tested - nuisance @ (nuisance.T @ design.tested))
+        tested = tested * np.where(np.diag(triangle) < 0, -1.0, 1.0)
+        residuals = array - nuisance @ (nuisance.T @ array)
+        scale = np.abs(array).max(axis=0) * np.sqrt(len(array))
+        square = (residuals**2).sum(axis=0)
+        square[square <= (1e-10 * scale) ** 2] = 0.0
+        return cls(nuisance, tested, residuals, design.df, square)
+
+    def statistics(self, orders: NDArray[np.int64]) -> Array:
+        """Of residuals in other orders [m, s]: float64 [m, e]."""
+        back = np.argsort(orders, axis=1)
+        explained = self._projected(self.tested, back)
+        lost = (self._projected(self.nuisance, back) ** 2).sum(axis=1)
+        fitted = (explained**2).sum(axis=1)
+        # Of an edge that is explained in full, nothing but rounding is left.
+        left = np.maximum(self.square - lost - fitted, 1e-14 * self.square) / self.df
+        q = self.tested.shape[1]
+        above, below = (explained[:, 0], np.sqrt(left)) if q == 1 else (fitted / q, left)
+        found: Array = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+        return found
+
+    def _projected(self, basis: Array, back: NDArray[np.int64]) -> Array:
+        """Permuting the basis backwards is permuting the residuals, and far smaller: [m, k, e]."""
+        moved = basis[back].transpose(0, 2, 1)
+        flat = moved.reshape(-1, moved.shape[-1]) @ self.residuals
+        projected: Array = flat.reshape(*moved.shape[:2], -1)
+        return projected
+
+
+def p_values(statistics: ArrayLike, design: Design, *, tail: Tail = "both") -> Array:
+    """p of Student's t or Fisher's F with the design's degrees of freedom; float64, same shape.
+
+    An F is always one-sided, towards more explained variance.
+    """
+    values = np.asarray(statistics, np.float64)
+    if design.q > 1:
+        _refuse_tail(design, tail)
+        return np.asarray(stats.f.sf(values, design.q, design.df), np.float64)
+    p = stats.t.sf(_directed(values, tail), design.df)
+    return np.asarray(2 * p if tail == "both" else p, np.float64)
+
+
+def partial_correlation(statistics: ArrayLike, design: Design) -> Array:
+    """Effect size of a t: correlation of values and what is tested, covariates taken out of both.
+
+    float64, -1 … 1, the same shape; for an F, the multiple correlation, 0 … 1.
+    """
+    values = np.asarray(statistics, np.float64)
+    if design.q > 1:
+        return np.asarray(np.sqrt(values / (values + design.df / design.q)), np.float64)
+    return np.asarray(values / np.sqrt(values**2 + design.df), np.float64)
+
+
+def false_discovery_rate(p: ArrayLike) -> Array:
+    """Benjamini and Hochberg's adjusted p: the false discovery rate at which each is reported.
+
+    float64 [e]. Holds for independent tests, and for positively dependent ones.
+
+    References
+    ----------
+    Benjamini & Hochberg (1995), J. R. Stat. Soc. B 57:289.
+    """
+    values = np.asarray(p, np.float64)
+    order = np.argsort(values)[::-1]
+    n = len(values)
+    scaled = values[order] * n / np.arange(n, 0, -1)
+    adjusted = np.empty(n)
+    adjusted[order] = np.minimum(1.0, np.minimum.accumulate(scaled))
+    return adjusted
+
+
+def permutations(design: Design, n: int, *, seed: int = 0) -> NDArray[np.int64]:
+    """Orders of the rows, exchanged within the design's blocks: int64 [n, s]."""
+    rng = np.random.default_rng(seed)
+    blocks = np.zeros(len(design), np.int64) if design.blocks is None else design.blocks
+    by_block = np.argsort(blocks, kind="stable")
+    orders = np.empty((n, len(design)), np.int64)
+    for order in orders:
+        random = rng.uniform(size=len(design))
+        order[by_block] = np.lexsort((random, blocks))
+    return orders
+
+
+@dataclass(frozen=True, eq=False)
+class Component:
+    """Edges above the threshold that hang together.
+
+    Attributes
+    ----------
+    edges
+        int64 [n, 2]: pairs of regions i < j.
+    size
+        Number of edges, or the sum of what is above the threshold.
+    p
+        Corrected for all networks that might have been found.
+    """
+
+    edges: NDArray[np.int64]
+    size: float
+    p: float
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkBasedStatistic:
+    """What the network-based statistic found.
+
+    Attributes
+    ----------
+    components
+        The smallest p first, then the largest.
+    statistics
+        float64 [r, r]: t (or F) of every edge.
+    null
+        float64 [m]: size of the largest component in each permutation.
+    """
+
+    components: tuple[Component, ...]
+    statistics: Array
+    null: Array
+
+
+def network_based_statistic(
+    adjacency: ArrayLike,
+    design: Design,
+    *,
+    threshold: float,
+    n_permutations: int = 5000,
+    size: Size = "extent",
+    tail: Tail = "both",
+    seed: int = 0,
+) -> NetworkBasedStatistic:
+    """Find networks of edges that differ, with the error over all networks controlled.
+
+    Edges beyond a threshold are joined to components; a component's size is compared with that of
+    the largest component in each of ``n_permutations`` reorderings, p = (1 + number at least as
+    large) / (1 + permutations). What is found is the component; its single edges are not shown.
+
+    Parameters
+    ----------
+    adjacency
+        [s, r, r], undirected.
+    threshold
+        Of the t, or of the F where several regressors are tested.
+    size
+        ``extent``: number of edges; ``intensity``: the sum of what is above the threshold.
+    tail
+        ``greater``, ``less``: t above the threshold, below minus it; ``both``: either, in one
+        component.
+
+    Notes
+    -----
+    Without covariates the error is exact. With covariates and few people it is below what is
+    asked for (0.036 in place of 0.05 with 16 people and one covariate, 0.049 with 60), and with
+    ``extent``, whose sizes tie, lower still (0.025).
+
+    References
+    ----------
+    Zalesky et al. (2010), NeuroImage 53:1197.
+    """
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
+
+    values = edges_of(adjacency)
+    n_regions = np.shape(adjacency)[-1]
+    rows, columns = np.triu_indices(n_regions, 1)
+    _refuse_tail(design, tail)
+    if threshold <= 0 or n_permutations < 1:
+        raise CohortError("a threshold above 0 and at least one permutation are needed")
+    null = np.concatenate(
+        [
+            _largest(_directed(found, tail) - threshold, n_regions, size)
+            for found in _in_batches(values, design, n_permutations, seed)
+        ]
+    )
+    statistics = edge_statistics(values, design)
+    excess = _directed(statistics, tail) - threshold
+    kept = np.flatnonzero(excess > 0)
+    graph = csr_array((np.ones(len(kept)), (rows[kept], columns[kept])), shape=(n_regions,) * 2)
+    part = connected_components(graph, directed=False)[1][rows[kept]]
+    components = []
+    for label in np.unique(part):
+        own = kept[part == label]
+        extent = float(len(own)) if size == "extent" else float(excess[own].sum())
+        p = (1 + (null >= extent * (1 - 1e-12)).sum()) / (1 + n_permutations)
+        components.append(Component(np.stack([rows[own], columns[own]], 1), extent, float(p)))
+    square = np.zeros((n_regions, n_regions))
+    square[rows, columns] = square[columns, rows] = statistics
+    return NetworkBasedStatistic(
+        tuple(sorted(components, key=lambda c: (c.p, -c.size))), square, null
+    )
+
+
+def family_wise_p(
+    values: ArrayLike,
+    design: Design,
+    *,
+    n_permutations: int = 5000,
+    tail: Tail = "both",
+    seed: int = 0,
+) -> Array:
+    """p of each edge, corrected for all edges by the largest statistic of each permutation: [e].
+
+    References
+    ----------
+    Westfall & Young (1993); Nichols & Holmes (2002), Hum. Brain Mapp. 15:1.
+    """
+    _refuse_tail(design, tail)
+    observed = _directed(edge_statistics(values, design), tail)
+    count = np.ones(len(observed))
+    for found in _in_batches(np.asarray(values, np.float64), design, n_permutations, seed):
+        largest = np.sort(_directed(found, tail).max(axis=1))
+        count += len(largest) - np.searchsorted(largest, observed - 1e-12 * np.abs(observed))
+    return count / (1 + n_permutations)
+
+
+def _in_batches(values: Array, design: Design, n: int, seed: int) -> Iterator[Array]:
+    model = _Model.of(values, design)
+    orders = permutations(design, n, seed=seed)
+    width = values.shape[1] * (design.q + model.nuisance.shape[1] + 2)
+    batch = max(1, _BATCH_ELEMENTS // max(1, width))
+    for first in range(0, n, batch):
+        yield model.statistics(orders[first : first + batch])
+
+
+def _largest(excess: Array, n_regions: int, size: Size) -> Array:
+    from .rewiring import largest_components
+
+    rows, columns = np.triu_indices(n_regions, 1)
+    found: Array = largest_components(excess, rows, columns, n_regions, size == "intensity")
+    return found
+
+
+def _directed(statistics: Array, tail: Tail) -> Array:
+    match tail:
+        case "both":
+            return np.abs(statistics)
+        case "greater":
+            return statistics
+        case "less":
+            return -statistics
+
+
+def _refuse_tail(design: Design, tail: Tail) -> None:
+    if design.q > 1 and tail != "both":
+        raise CohortError(
+            "an F has no direction", remedy="Compare two groups at a time for one-sided tests"
+        )
