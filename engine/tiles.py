@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..storage.errors import BadResolution
 from .grid import TOLERANCE, Edge, TileGrid, without_mpp
-from .slides.base import ChannelSlide, Level, Pixels, Slide, SlideInfo
+from .slides.base import Bounds, ChannelSlide, Level, Pixels, Slide, SlideInfo
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -58,17 +58,7 @@ def read_tile(slide: Slide, grid: TileGrid, index: int) -> Pixels:
     uint8 [tile_px, tile_px, 3]
         RGB; with ``edge="pad"``, white beyond the edge of the slide and nowhere else.
     """
-    level = slide.info.levels[grid.level]
-    rows, columns = (
-        _span(start / downsample, box, grid.tile_px, size, grid.edge)
-        for start, downsample, box, size in zip(
-            grid.coords_px[index].tolist(),
-            grid.downsample,
-            grid.box_px,
-            (level.height_px, level.width_px),
-            strict=True,
-        )
-    )
+    rows, columns = _spans(slide.info, grid, index)
     region = slide.read(
         grid.level, rows.low, columns.low, rows.high - rows.low, columns.high - columns.low
     )
@@ -80,6 +70,12 @@ def read_tile(slide: Slide, grid: TileGrid, index: int) -> Pixels:
     box = (columns.start, rows.start, columns.stop, rows.stop)
     size = (grid.tile_px, grid.tile_px)
     return np.array(Image.fromarray(region).resize(size, Image.Resampling.BILINEAR, box=box))
+
+
+def level_box(info: SlideInfo, grid: TileGrid, index: int) -> Bounds:
+    """The rectangle of ``grid.level`` that :func:`read_tile` reads, in pixels of that level."""
+    rows, columns = _spans(info, grid, index)
+    return Bounds(rows.low, columns.low, rows.high - rows.low, columns.high - columns.low)
 
 
 @dataclass(frozen=True)
@@ -94,6 +90,15 @@ class _Span:
     beyond: int
     start: float
     stop: float
+
+
+def _spans(info: SlideInfo, grid: TileGrid, index: int) -> tuple[_Span, _Span]:
+    level = info.levels[grid.level]
+    y, x = grid.coords_px[index].tolist()
+    return (
+        _span(y / grid.downsample[0], grid.box_px[0], grid.tile_px, level.height_px, grid.edge),
+        _span(x / grid.downsample[1], grid.box_px[1], grid.tile_px, level.width_px, grid.edge),
+    )
 
 
 def _span(start: float, box: float, tile_px: int, size: int, edge: Edge) -> _Span:

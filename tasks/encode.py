@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engine.grid import Edge, TileGrid, overlaps, tissue_fraction
+from ..engine.grid import TileGrid, overlaps, tissue_fraction
 from ..engine.quality import tile_quality
 from ..engine.schedule import Outcome, Skipped, run_items
 from ..engine.slides import Bounds, Slide, open_slide
 from ..engine.slides.salvage import Salvaged
-from ..engine.stain import REFERENCE_TARGET, Method, Normaliser, make_normaliser, stain_statistics
+from ..engine.stain import REFERENCE_TARGET, Normaliser, make_normaliser, stain_statistics
 from ..engine.stain import VERSION as STAIN_VERSION
 from ..engine.tissue import KIND as TISSUE_KIND
 from ..engine.tissue import SUFFIX as TISSUE_SUFFIX
@@ -25,64 +25,33 @@ from ..storage.bags import KIND, SUFFIX, Bag, write_bag
 from ..storage.commit import file_identity, is_done, product_key, require_commit
 from ..storage.errors import BadGeometry, NoTissue
 from ..storage.ledger import Ledger
-from .encoders import DEFAULT, Encoder, Precision, Tiles, load_encoder
+from .encode_options import EncodeOptions
+from .encoders import DEFAULT, Encoder, Tiles, load_encoder
+from .encoders.base import ThreadedEncoder
 from .slide_list import SlideItem
-from .tile_reader import TileReader, share_of_tiles, too_corrupt
+from .tile_reader import (
+    Columns,
+    Prepare,
+    TileReader,
+    default_readers,
+    share_of_tiles,
+    too_corrupt,
+)
+
+__all__ = [
+    "EncodeOptions",
+    "Encoded",
+    "SlideItem",
+    "encode",
+    "encode_cohort",
+    "encode_slide",
+    "share_cores",
+]
 
 PIPELINE_VERSION = 1
 """Goes up with every change that alters the tiles or the quality columns of a bag."""
 
-
-@dataclass(frozen=True)
-class EncodeOptions:
-    """What, besides the slide, decides a bag; small enough to travel between processes.
-
-    Attributes
-    ----------
-    encoder
-        As :func:`~microtome.tasks.encoders.load_encoder` takes it.
-    mpp, tile_px
-        In place of what the encoder asks for.
-    stride_px
-        Step between tiles at ``mpp``; by default tiles neither overlap nor leave gaps.
-    min_tissue
-        Tiles with less than this fraction of tissue are left out.
-    max_corrupt
-        A slide of whose tiles more than this fraction cannot be decoded is rejected.
-    precision, device
-        Of deep encoders.
-    masks
-        Folder of ``<id>.tissue.zarr`` to take in place of finding the tissue: masks that were
-        made otherwise, or that a person edited. A slide that has none there is rejected.
-    stain
-        How tiles are given one look before they are encoded, by statistics of the whole slide
-        (:func:`~microtome.engine.stain.make_normaliser`); none by default.
-    edge
-        What becomes of tiles at the edge (:class:`~microtome.engine.grid.TileGrid`).
-    """
-
-    encoder: str = DEFAULT
-    mpp: float | None = None
-    tile_px: int | None = None
-    stride_px: int | None = None
-    min_tissue: float = 0.5
-    max_corrupt: float = 0.02
-    precision: Precision = "fp32"
-    device: str = "cpu"
-    masks: Path | None = None
-    stain: Method | None = None
-    edge: Edge = "drop"
-
-    def load(self) -> Encoder:
-        """Load the encoder; the same one each time within a process."""
-        return _load(self.encoder, self.device, self.mpp, self.tile_px, self.precision)
-
-
-@lru_cache(maxsize=1)
-def _load(
-    spec: str, device: str, mpp: float | None, tile_px: int | None, precision: Precision
-) -> Encoder:
-    return load_encoder(spec, device, mpp=mpp, tile_px=tile_px, precision=precision)
+_FEATURES = "features"
 
 
 @dataclass(frozen=True)
@@ -112,11 +81,13 @@ def encode(
     quality: Mapping[str, NDArray[np.float32]] | None = None,
     max_corrupt: float = 0.02,
     normaliser: Normaliser | None = None,
+    readers: int | None = None,
 ) -> Bag:
     """Encode the tiles of a grid.
 
-    One thread reads ahead while this one encodes. Rows are in grid order and depend on the
-    pixels alone, however many threads or processes there are.
+    Threads read ahead, a bounded number of batches, while this one encodes. Rows are in grid
+    order and depend on the pixels alone, however many threads or processes there are: a batch is
+    always the same tiles of one slide, and never holds those of another.
 
     Parameters
     ----------
@@ -135,6 +106,8 @@ def encode(
         fraction of all, the slide is refused.
     normaliser
         Of the slide's stains; quality is measured on the tiles as they were scanned.
+    readers
+        Threads that decode tiles and measure their quality; by default one for each core, up to 8.
 
     Returns
     -------
@@ -157,17 +130,25 @@ def encode(
     if isinstance(encoder, str):
         encoder = load_encoder(encoder)
     _check_fit(slide, grid, encoder)
-    reader = TileReader(slide, grid, int(max_corrupt * len(grid)))
+    reader = TileReader(
+        slide,
+        grid,
+        int(max_corrupt * len(grid)),
+        sample_tiles=encoder.sample_tiles,
+        readers=readers or default_readers(),
+    )
     look = _as_scanned if normaliser is None else normaliser.apply
-    fitted = encoder.for_slide(look(reader.sample(encoder.sample_tiles)))
+    fitted = encoder.for_slide(look(reader.sample()))
     features = np.empty((len(grid), encoder.dim), np.float32)
     columns: dict[str, NDArray[np.float32]] = {}
     is_read = np.zeros(len(grid), np.bool_)
-    for indices, tiles in reader.batches():
-        is_read[indices] = True
-        features[indices] = fitted.encode(look(tiles))
-        for name, values in tile_quality(tiles).items():
-            columns.setdefault(name, np.empty(len(grid), np.float32))[indices] = values
+    for batch in reader.batches(_preparation(look, fitted)):
+        is_read[batch.indices] = True
+        found = dict(batch.columns)
+        encoded = found.pop(_FEATURES, None)
+        features[batch.indices] = fitted.encode(batch.tiles) if encoded is None else encoded
+        for name, values in found.items():
+            columns.setdefault(name, np.empty(len(grid), np.float32))[batch.indices] = values
     columns |= quality or {}
     info = slide.info
     assert info.mpp is not None
@@ -187,6 +168,18 @@ def encode(
         source=str(info.path),
         corrupt_tiles=int((~is_read).sum()),
     )
+
+
+def _preparation(look: Callable[[Tiles], Tiles], encoder: Encoder) -> Prepare:
+    """What the reading threads do: quality as scanned, the look, and what they can encode."""
+
+    def prepare(tiles: Tiles) -> tuple[Tiles, Columns]:
+        columns, looked = tile_quality(tiles), look(tiles)
+        if isinstance(encoder, ThreadedEncoder):
+            columns[_FEATURES] = encoder.encode(looked)
+        return looked, columns
+
+    return prepare
 
 
 def _as_scanned(tiles: Tiles) -> Tiles:
@@ -254,6 +247,7 @@ def encode_slide(
             quality={"tissue": tissue},
             max_corrupt=options.max_corrupt,
             normaliser=normaliser,
+            readers=options.readers,
         )
     write_bag(bag_path, bag, key=key, overwrite=overwrite)
     return Encoded(bag_path, len(bag), encoder.dim, bag.corrupt_tiles)
@@ -261,7 +255,9 @@ def encode_slide(
 
 def _key(item: SlideItem, options: EncodeOptions, encoder: Encoder) -> str:
     parameters = asdict(options)
-    del parameters["device"], parameters["masks"]
+    del parameters["device"], parameters["masks"], parameters["readers"]
+    if not options.is_compiled:
+        del parameters["is_compiled"]
     mask = _mask_path(item.id, options)
     parameters |= {"encoder": f"{encoder.name}@{encoder.version}"}
     parameters |= {"tile_px": encoder.tile_px, "mpp": encoder.mpp}
@@ -326,6 +322,11 @@ def _found_tissue(slide: Slide, options: EncodeOptions) -> tuple[TissueMask, set
         raise
 
 
+def share_cores(options: EncodeOptions, jobs: int) -> EncodeOptions:
+    """The options for each of several processes: the cores are parted between their readers."""
+    return replace(options, readers=options.readers or default_readers(jobs))
+
+
 def encode_cohort(
     items: Sequence[SlideItem],
     *,
@@ -344,7 +345,8 @@ def encode_cohort(
         In the order of ``items``: ``done``, ``skipped``, ``rejected`` or ``failed``, with the
         reason.
     """
-    work = partial(encode_slide, out=out, options=options, overwrite=overwrite)
+    shares = share_cores(options or EncodeOptions(), jobs)
+    work = partial(encode_slide, out=out, options=shares, overwrite=overwrite)
     return run_items(
         items, work, name=lambda item: item.id, jobs=jobs, ledger=ledger, on_done=on_done
     )

@@ -228,6 +228,33 @@ class JpegSpanned(JpegTiled, Protocol):
         ...
 
 
+@runtime_checkable
+class NativeTiled(Slide, Protocol):
+    """A slide whose file's own tiles several threads may decode at once."""
+
+    def native_tile(self, level: int, row: int, column: int) -> Pixels:
+        """Decode one of the file's own tiles, cut to the image, without keeping it.
+
+        Their size is ``info.levels[…].tile_px``; pixels are those of :meth:`Slide.read`.
+
+        Raises
+        ------
+        UnreadableFile
+            It cannot be decoded.
+        NotBrightfield
+            The slide has channels, not colours.
+        """
+        ...
+
+
+def native_box(level: Level, row: int, column: int) -> Bounds:
+    """The rectangle of one of the file's own tiles, cut to the image, in pixels of its level."""
+    assert level.tile_px is not None
+    tall, wide = level.tile_px
+    y, x = row * tall, column * wide
+    return Bounds(y, x, min(tall, level.height_px - y), min(wide, level.width_px - x))
+
+
 def bad_tile(path: Path, where: str, row: int, column: int, why: object) -> UnreadableFile:
     """The error for a tile that is damaged in the file."""
     return UnreadableFile(

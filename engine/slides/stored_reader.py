@@ -12,7 +12,7 @@ from ...storage.jpeg import Jpeg
 from ...storage.stored_slides import KIND, StoredSlide, open_stored_slide
 from ...storage.virtual import KIND as VIEW
 from . import resolution
-from .base import Bounds, Closing, Level, Pixels, Slide, SlideInfo, require_inside
+from .base import Bounds, Closing, Level, Pixels, Slide, SlideInfo, native_box, require_inside
 
 
 def is_ours(path: Path) -> bool:
@@ -63,6 +63,11 @@ class OmeZarrSlide(Closing):
                 where=error.where,
                 remedy="Compare it with the slide's file; if it is no better there, scan anew",
             ) from error
+
+    def native_tile(self, level: int, row: int, column: int) -> Pixels:
+        """Decode a chunk; see :class:`~microtome.engine.slides.base.NativeTiled`."""
+        box = native_box(self._info.levels[level], row, column)
+        return self.read(level, box.y_px, box.x_px, box.height_px, box.width_px)
 
     def associated_image(self, name: str) -> Pixels:
         """Label, macro or thumbnail as uint8 [h, w, 3]; KeyError where none was kept."""

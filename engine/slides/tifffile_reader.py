@@ -23,6 +23,7 @@ from .base import (
     SlideInfo,
     bad_tile,
     downsample,
+    native_box,
     no_jpeg_tiles,
     not_brightfield,
     require_inside,
@@ -109,6 +110,14 @@ class TiffSlide(Closing):
             for number, plane in enumerate(planes, 1)
         ]
         return np.ascontiguousarray(np.concatenate(parts, axis=-1).transpose(2, 0, 1))
+
+    def native_tile(self, level: int, row: int, column: int) -> Pixels:
+        """Decode a tile; see :class:`~microtome.engine.slides.base.NativeTiled`."""
+        if self._info.channels:
+            raise not_brightfield(self._info)
+        box = native_box(self._info.levels[level], row, column)
+        plane = self._layout.levels[level][0]
+        return self._decoded(plane, f"level {level}", row, column)[: box.height_px, : box.width_px]
 
     def associated_image(self, name: str) -> Pixels:
         """Label, macro or thumbnail as uint8 [h, w, 3]; KeyError where there is none."""

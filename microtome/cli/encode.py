@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Jobs, Out, Overwrite, SlideMpp, exit_unless_all_done, run_with_progress
+from .common import Jobs, Out, Overwrite, SlideMpp, console, exit_unless_all_done, run_with_progress
 
 
 class Precision(StrEnum):
@@ -16,6 +16,7 @@ class Precision(StrEnum):
 
     FP32 = "fp32"
     BF16 = "bf16"
+    FP16 = "fp16"
 
 
 class Edge(StrEnum):
@@ -83,6 +84,13 @@ def encode(
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto; for deep encoders.")] = "cpu",
     precision: Annotated[Precision, typer.Option(help="For deep encoders.")] = Precision.FP32,
+    is_compiled: Annotated[
+        bool, typer.Option("--compile", help="torch.compile a deep encoder: slow start, then fast.")
+    ] = False,
+    readers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads that read a slide; by default its share of the cores."),
+    ] = None,
     jobs: Jobs = 1,
     overwrite: Overwrite = False,
 ) -> None:
@@ -93,9 +101,10 @@ def encode(
 
     Example: [bold]microtome encode slides/*.svs --out bags --jobs 4[/]
     """
+    import time
     from functools import partial
 
-    from ..tasks.encode import Encoded, EncodeOptions, encode_slide
+    from ..tasks.encode import Encoded, EncodeOptions, encode_slide, share_cores
     from ..tasks.slide_list import SlideItem, list_slides
 
     items = list_slides(slides, mpp=slide_mpp)
@@ -111,7 +120,10 @@ def encode(
         masks=masks,
         stain=None if stain is None else stain.value,
         edge=edge.value,
+        readers=readers,
+        is_compiled=is_compiled,
     )
+    options = share_cores(options, jobs)
     options.load()
 
     def say(made: Encoded) -> str:
@@ -122,9 +134,17 @@ def encode(
         return item.id
 
     work = partial(encode_slide, out=out, options=options, overwrite=overwrite)
+    start = time.perf_counter()
     outcomes = run_with_progress(
         "encode", items, work, name=name, jobs=jobs, ledger=out / "ledger.jsonl", say=say
     )
+    made = [o.value.tiles for o in outcomes if o.state == "done" and o.value is not None]
+    if made:
+        seconds = time.perf_counter() - start
+        console.print(
+            f"{sum(made):,} tiles of {len(made):,} slides in {seconds:,.0f} s: "
+            f"{sum(made) / seconds:,.0f} tiles/s"
+        )
     exit_unless_all_done(outcomes)
 
 

@@ -10,7 +10,8 @@ from .base import Encoder, Features, Tiles
 from .catalogue import CATALOGUE, FoundationModel
 from .foundation import load_foundation
 from .stain_texture import StainTexture
-from .torch_encoder import Precision, load_torch_encoder
+from .torch_encoder import compiled, load_torch_encoder
+from .torch_forward import Precision
 
 __all__ = [
     "CATALOGUE", "DEFAULT", "ENCODERS", "Encoder", "Features", "FoundationModel", "Precision",
@@ -40,6 +41,7 @@ def load_encoder(
     mpp: float | None = None,
     tile_px: int | None = None,
     precision: Precision = "fp32",
+    is_compiled: bool = False,
 ) -> Encoder:
     """Load an encoder by name, file or import path.
 
@@ -53,6 +55,8 @@ def load_encoder(
         File of weights of a foundation model, in place of ``NAME:FILE``.
     device, precision
         Of deep encoders; ``stain-texture`` runs on the CPU.
+    is_compiled
+        Let ``torch.compile`` work on a deep encoder first, which takes a minute or more.
     mpp, tile_px
         In place of what the encoder itself asks for.
 
@@ -71,7 +75,7 @@ def load_encoder(
         return replace(default, mpp=mpp or default.mpp, tile_px=tile_px or default.tile_px)
     name, _, file = spec.partition(":")
     if name in CATALOGUE:
-        return load_foundation(
+        model = load_foundation(
             name,
             weights=Path(file) if file else weights,
             device=device,
@@ -79,10 +83,12 @@ def load_encoder(
             tile_px=tile_px,
             precision=precision,
         )
+        return compiled(model) if is_compiled else model
     if weights is not None:
         raise BadModel(
             "weights go with a foundation model of the catalogue",
             where=spec,
             remedy="Write timm:NAME:FILE for other models of timm",
         )
-    return load_torch_encoder(spec, device=device, mpp=mpp, tile_px=tile_px, precision=precision)
+    deep = load_torch_encoder(spec, device=device, mpp=mpp, tile_px=tile_px, precision=precision)
+    return compiled(deep) if is_compiled else deep

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 Tiles = NDArray[np.uint8]
 Features = NDArray[np.float32]
 
+BATCH_TILES = 64
+"""Tiles that are handed to an encoder at once; the last of a slide are fewer."""
+
 
 @runtime_checkable
 class Encoder(Protocol):
@@ -80,6 +83,19 @@ class Encoder(Protocol):
         ValueError
             Tiles of another size.
         """
+        ...
+
+
+@runtime_checkable
+class ThreadedEncoder(Encoder, Protocol):
+    """An encoder of which each call keeps one core busy, and that several threads may call.
+
+    Its rows are the same, bit for bit, whatever tiles are encoded together.
+    """
+
+    @property
+    def is_threaded(self) -> bool:
+        """True, and there for its name alone."""
         ...
 
 

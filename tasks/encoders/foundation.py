@@ -12,7 +12,6 @@ import numpy as np
 from ...storage.errors import BadModel, BadResolution, MissingDependency
 from .catalogue import CATALOGUE, FoundationModel
 from .torch_encoder import (
-    Precision,
     TorchEncoder,
     digest_weights,
     first_line,
@@ -20,6 +19,7 @@ from .torch_encoder import (
     probe_dim,
     require_file,
 )
+from .torch_forward import Precision
 
 MPP_TOLERANCE = 0.15
 """A model takes tiles this far from a resolution that it was trained at: the authors of UNI

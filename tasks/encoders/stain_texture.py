@@ -100,6 +100,7 @@ class StainTexture:
     version: ClassVar[str] = "1"
     licence: ClassVar[str] = "Apache-2.0"
     sample_tiles: ClassVar[int] = 64
+    is_threaded: ClassVar[bool] = True
     feature_names: ClassVar[tuple[str, ...]] = tuple(FEATURES)
     dim: ClassVar[int] = len(FEATURES)
 

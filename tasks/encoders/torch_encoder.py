@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 from ...storage.errors import BadModel, MissingDependency, MissingFile
-from .base import Features, Tiles, check_tiles
+from .base import BATCH_TILES, Features, Tiles, check_tiles
+from .torch_forward import Precision, forward
 
 if TYPE_CHECKING:
     import torch
-
-Precision = Literal["fp32", "bf16"]
 
 DEFAULT_MPP = 0.5
 TORCHSCRIPT_SUFFIXES = (".pt", ".ts", ".jit")
@@ -41,7 +40,9 @@ class TorchEncoder:
     device
         ``cpu``, ``cuda`` or ``cuda:1`` …
     precision
-        ``bf16`` runs the module under autocast; features are float32 in either case.
+        ``bf16`` and ``fp16`` run the module under autocast; features are float32 in either case.
+    is_compiled
+        ``module`` went through ``torch.compile``.
     """
 
     module: torch.nn.Module
@@ -55,6 +56,7 @@ class TorchEncoder:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     device: str = "cpu"
     precision: Precision = "fp32"
+    is_compiled: bool = False
     feature_names: ClassVar[tuple[str, ...]] = ()
     sample_tiles: ClassVar[int] = 0
 
@@ -65,38 +67,16 @@ class TorchEncoder:
     def encode(self, tiles: Tiles) -> Features:
         """See :class:`~microtome.tasks.encoders.base.Encoder`."""
         check_tiles(tiles, self.tile_px, self.name)
-        features: Features = _forward(
+        features: Features = forward(
             self.module,
             tiles,
             mean=self.mean,
             std=self.std,
             device=self.device,
             precision=self.precision,
+            is_one_shape=self.is_compiled or self.device.startswith("cuda"),
         )
         return features
-
-
-def _forward(
-    module: torch.nn.Module,
-    tiles: Tiles,
-    *,
-    mean: tuple[float, ...] = (0.0, 0.0, 0.0),
-    std: tuple[float, ...] = (1.0, 1.0, 1.0),
-    device: str = "cpu",
-    precision: Precision = "fp32",
-) -> Any:
-    import torch
-
-    with (
-        torch.inference_mode(),
-        torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"),
-    ):
-        batch = torch.from_numpy(np.ascontiguousarray(tiles)).to(device)
-        batch = batch.permute(0, 3, 1, 2).float() / 255
-        shape = (1, 3, 1, 1)
-        batch = (batch - batch.new_tensor(mean).view(shape)) / batch.new_tensor(std).view(shape)
-        features = module(batch)
-        return features.float().cpu().numpy() if isinstance(features, torch.Tensor) else None
 
 
 def load_torch_encoder(
@@ -154,7 +134,7 @@ def load_torch_encoder(
             where=spec,
             remedy="Leave --tile-px out",
         )
-    module = parts.module.to(device).eval()
+    module = _channels_last(parts.module.to(device)).eval()
     return TorchEncoder(
         module=module,
         name=parts.name,
@@ -168,6 +148,37 @@ def load_torch_encoder(
         device=device,
         precision=precision,
     )
+
+
+def _channels_last(module: Any) -> torch.nn.Module:
+    """The module with its weights as pixels come: convolutions need not turn them round first."""
+    import torch
+
+    turned: torch.nn.Module = module.to(memory_format=torch.channels_last)
+    return turned
+
+
+def compiled(encoder: TorchEncoder) -> TorchEncoder:
+    """The encoder with its module compiled by ``torch.compile``, for batches of one shape.
+
+    Raises
+    ------
+    BadModel
+        It cannot be compiled here.
+    """
+    import torch
+
+    made: Any = torch.compile(encoder.module, dynamic=False)
+    fast = replace(encoder, module=made, is_compiled=True)
+    try:
+        fast.encode(np.full((BATCH_TILES, *(encoder.tile_px,) * 2, 3), 255, np.uint8))
+    except RuntimeError as error:
+        raise BadModel(
+            f"torch.compile could not compile the model ({first_line(error)})",
+            where=encoder.name,
+            remedy="Leave --compile out",
+        ) from error
+    return fast
 
 
 def _no_module(path: Path) -> BadModel:
@@ -353,7 +364,7 @@ def probe_dim(module: torch.nn.Module, tile_px: int, device: str, spec: str) -> 
     """Length of the vectors, found by encoding one blank tile."""
     blank = np.full((1, tile_px, tile_px, 3), 255, np.uint8)
     try:
-        features = _forward(module, blank, device=device)
+        features = forward(module, blank, device=device)
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         raise BadModel(
             f"the module does not take [b, 3, {tile_px}, {tile_px}] ({first_line(error)})",
