@@ -132,6 +132,12 @@ class BadGeometry(InputError):
     reason = "bad_geometry"
 
 
+class NoModality(InputError):
+    """A scan that does not say whether it is CT, MR or PET, or that is another than was said."""
+
+    reason = "no_modality"
+
+
 class NoUptake(InputError):
     """A PET scan that does not say what an uptake value needs: a dose, a time, a weight."""
 

@@ -83,6 +83,12 @@ def export_file(
         return Skipped(made)
     _refuse_other(path, key, overwrite)
     content = read_bag(bag)
+    if content.scan is not None:
+        raise InputError(
+            "the bag is that of a scan, and these formats place tiles on slides only",
+            where=bag,
+            remedy="Read it with microtome.read_bag",
+        )
     if tensor is not None:
         export_pt(content, tensor)
     (export_stamp if form == "stamp" else export_clam)(content, path, key=key)

@@ -56,12 +56,13 @@ _FEATURES = "features"
 
 @dataclass(frozen=True)
 class Encoded:
-    """A bag that was made, or was there."""
+    """A bag that was made, or was there; of tiles, or of a scan's blocks or slices."""
 
     path: Path
     tiles: int
     dim: int
-    corrupt_tiles: int
+    corrupt_tiles: int = 0
+    what: str = "tiles"
 
     @property
     def warning(self) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..storage.bags import SUFFIX, Bag, read_bag
 from ..storage.commit import read_commit
-from ..storage.errors import CohortError, MissingFile
+from ..storage.errors import CohortError, InputError, MissingFile
 from ..storage.predictions import KIND, SlidePrediction, read_predictions
 from .evaluation import some
 from .heatmap import HeatmapProducts, draw_heatmap
@@ -93,13 +93,20 @@ def draw_item(
 ) -> tuple[SlidePrediction, HeatmapProducts]:
     """Predict where that is still to be done, and draw; options as :func:`draw_heatmap`."""
     bag = None if item.bag is None else read_bag(item.bag)
-    prediction = item.prediction or _predict(item, bag)
+    if bag is not None and bag.scan is not None:
+        raise InputError(
+            "the bag is that of a scan: it has no tiles on a slide",
+            where=item.bag,
+            remedy="Map it with microtome heatmap scan",
+        )
+    prediction = item.prediction or predict(item, bag)
     same = bag is not None and np.array_equal(bag.coords_px, prediction.coords_px)
     quality = bag.quality if bag is not None and same else None
     return prediction, draw_heatmap(prediction, out, quality=quality, **options)
 
 
-def _predict(item: HeatmapItem, bag: Bag | None) -> SlidePrediction:
+def predict(item: HeatmapItem, bag: Bag | None) -> SlidePrediction:
+    """Apply an item's model to its bag."""
     from .mil.store import load_model
 
     if bag is None or item.model is None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import bags, connectome, demo, doctor, encode, heatmap, info, ingest, mil, tissue
+from . import bags, connectome, demo, doctor, encode, heatmap, info, ingest, mil, simulate, tissue
 
 app = typer.Typer(
     name="microtome",
@@ -37,5 +37,5 @@ def root(
     """Whole slides in, heatmaps out; brain scans in, diagnosed connectomes out."""
 
 
-for group in (bags, connectome, demo, doctor, encode, heatmap, info, ingest, mil, tissue):
+for group in (bags, connectome, demo, doctor, encode, heatmap, info, ingest, mil, simulate, tissue):
     group.register(app)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,8 @@ from typing import Annotated
 import typer
 
 from .common import Jobs, Out, Overwrite, SlideMpp, console, exit_unless_all_done, run_with_progress
+
+_SCANS = "Scans"
 
 
 class Precision(StrEnum):
@@ -25,6 +28,21 @@ class Edge(StrEnum):
     DROP = "drop"
     KEEP = "keep"
     PAD = "pad"
+
+
+class ModalityName(StrEnum):
+    """What a scan is, where its file does not say."""
+
+    CT = "ct"
+    MR = "mr"
+    PT = "pt"
+
+
+class Slices(StrEnum):
+    """How many slices of a scan become one picture."""
+
+    ONE = "1"
+    THREE = "3"
 
 
 class Stain(StrEnum):
@@ -46,12 +64,19 @@ def register(app: typer.Typer) -> None:
 
 
 def encode(
-    slides: Annotated[list[str], typer.Argument(help="Slides, patterns, or cohort tables.")],
+    slides: Annotated[
+        list[str],
+        typer.Argument(help="Slides, scans, DICOM folders, patterns, or cohort tables."),
+    ],
     *,
     out: Out,
     encoder: Annotated[
-        str, typer.Option(help="stain-texture, timm:NAME[:WEIGHTS], FILE.pt or package.module:name")
-    ] = "stain-texture",
+        str | None,
+        typer.Option(
+            help="timm:NAME[:WEIGHTS], FILE.pt, package.module:name …; stain-texture for slides "
+            "and block-texture for scans by default."
+        ),
+    ] = None,
     mpp: Annotated[
         float | None, typer.Option(min=0.01, help="µm per tile pixel, in place of the encoder's.")
     ] = None,
@@ -63,8 +88,13 @@ def encode(
     ] = None,
     slide_mpp: SlideMpp = None,
     min_tissue: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Leave out tiles with less tissue.")
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            help="Leave out tiles with less tissue, or body: 0.5, and 0.1 in slices, by default.",
+        ),
+    ] = None,
     max_corrupt: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Reject slides with more undecodable tiles.")
     ] = 0.02,
@@ -73,12 +103,12 @@ def encode(
         typer.Option(help="Folder of <id>.tissue.zarr to use, in place of finding the tissue."),
     ] = None,
     edge: Annotated[
-        Edge,
+        Edge | None,
         typer.Option(
             help="Tiles at the edge. drop: only whole ones of the lattice. keep: a last row and "
-            "column moved inwards. pad: filled with white."
+            "column moved inwards. pad: filled with white. By default drop; keep for 3-D blocks."
         ),
-    ] = Edge.DROP,
+    ] = None,
     stain: Annotated[
         Stain | None, typer.Option(help="Give all slides one look before they are encoded.")
     ] = None,
@@ -91,59 +121,133 @@ def encode(
         int | None,
         typer.Option(min=1, help="Threads that read a slide; by default its share of the cores."),
     ] = None,
+    block_mm: Annotated[
+        float, typer.Option(min=0.01, help="Side of a 3-D block.", rich_help_panel=_SCANS)
+    ] = 16.0,
+    spacing_mm: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            help="Distance between samples: 2 in 3-D blocks and 1 in slices by default.",
+            rich_help_panel=_SCANS,
+        ),
+    ] = None,
+    slices: Annotated[
+        Slices,
+        typer.Option(
+            help="Slices that an encoder of pictures sees at once; 3 makes a slice and its "
+            "neighbours red, green and blue.",
+            rich_help_panel=_SCANS,
+        ),
+    ] = Slices.ONE,
+    window: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="CT window, one a channel: brain, subdural, bone, lung, abdomen or CENTRE/WIDTH.",
+            rich_help_panel=_SCANS,
+        ),
+    ] = None,
+    modality: Annotated[
+        ModalityName | None,
+        typer.Option(help="For files that do not state it, as NIfTI.", rich_help_panel=_SCANS),
+    ] = None,
+    bias: Annotated[
+        bool,
+        typer.Option("--bias/--no-bias", help="MR: find and undo bias.", rich_help_panel=_SCANS),
+    ] = True,
+    robust: Annotated[
+        bool,
+        typer.Option(
+            "--robust", help="PET without uptake values: by percentiles.", rich_help_panel=_SCANS
+        ),
+    ] = False,
+    series: Annotated[
+        str | None,
+        typer.Option(help="Series of a DICOM folder: number or UID.", rich_help_panel=_SCANS),
+    ] = None,
+    resample: Annotated[
+        bool,
+        typer.Option(
+            "--resample", help="Bring uneven slices onto a regular grid.", rich_help_panel=_SCANS
+        ),
+    ] = False,
     jobs: Jobs = 1,
     overwrite: Overwrite = False,
 ) -> None:
-    """Slides to bags: tissue, tiles, quality, features.
+    """Slides and scans to bags: tissue, tiles or blocks, quality, features.
 
-    Writes OUT/<id>.bag.zarr for each slide and OUT/ledger.jsonl. Slides that are done already,
-    with the same options, are skipped.
+    Writes OUT/<id>.bag.zarr for each slide or scan and OUT/ledger.jsonl. Those that are done
+    already, with the same options, are skipped. What a file is, its content says.
 
     Example: [bold]microtome encode slides/*.svs --out bags --jobs 4[/]
+
+    Example: [bold]microtome encode scans/*.nii.gz --modality ct --out bags[/]
     """
     import time
     from functools import partial
 
-    from ..tasks.encode import Encoded, EncodeOptions, encode_slide, share_cores
+    from ..tasks.encode import Encoded, EncodeOptions, share_cores
+    from ..tasks.encode_scan import encode_item, load_early
+    from ..tasks.scan_options import ScanOptions
     from ..tasks.slide_list import SlideItem, list_slides
 
     items = list_slides(slides, mpp=slide_mpp)
-    options = EncodeOptions(
-        encoder=encoder,
+    of_slides = EncodeOptions(
         mpp=mpp,
         tile_px=tile_px,
         stride_px=stride_px,
-        min_tissue=min_tissue,
+        min_tissue=0.5 if min_tissue is None else min_tissue,
         max_corrupt=max_corrupt,
         precision=precision.value,
         device=device,
         masks=masks,
         stain=None if stain is None else stain.value,
-        edge=edge.value,
+        edge="drop" if edge is None else edge.value,
         readers=readers,
         is_compiled=is_compiled,
     )
-    options = share_cores(options, jobs)
-    options.load()
+    of_scans = ScanOptions(
+        block_mm=block_mm,
+        spacing_mm=spacing_mm,
+        tile_px=tile_px,
+        stride_px=stride_px,
+        depth=3 if slices is Slices.THREE else 1,
+        windows=tuple(window or ()),
+        modality=None if modality is None else modality.value,
+        robust=robust,
+        bias=bias,
+        min_foreground=min_tissue,
+        edge=None if edge is None else edge.value,
+        series=series,
+        resample=resample,
+        precision=precision.value,
+        device=device,
+    )
+    if encoder is not None:
+        of_slides = replace(of_slides, encoder=encoder)
+        of_scans = replace(of_scans, encoder=encoder)
+    of_slides = share_cores(of_slides, jobs)
+    load_early(items, of_slides, of_scans)
 
     def say(made: Encoded) -> str:
         lost = f", {made.corrupt_tiles} undecodable" if made.corrupt_tiles else ""
-        return f"{made.tiles:,} tiles x {made.dim}{lost}  {made.path}"
+        return f"{made.tiles:,} {made.what} x {made.dim}{lost}  {made.path}"
 
     def name(item: SlideItem) -> str:
         return item.id
 
-    work = partial(encode_slide, out=out, options=options, overwrite=overwrite)
+    work = partial(encode_item, out=out, slides=of_slides, scans=of_scans, overwrite=overwrite)
     start = time.perf_counter()
     outcomes = run_with_progress(
         "encode", items, work, name=name, jobs=jobs, ledger=out / "ledger.jsonl", say=say
     )
-    made = [o.value.tiles for o in outcomes if o.state == "done" and o.value is not None]
-    if made:
-        seconds = time.perf_counter() - start
+    done = [o.value for o in outcomes if o.state == "done" and o.value is not None]
+    if done:
+        seconds, count = time.perf_counter() - start, sum(made.tiles for made in done)
+        what = done[0].what if len({made.what for made in done}) == 1 else "instances"
         console.print(
-            f"{sum(made):,} tiles of {len(made):,} slides in {seconds:,.0f} s: "
-            f"{sum(made) / seconds:,.0f} tiles/s"
+            f"{count:,} {what} of {len(done):,} files in {seconds:,.0f} s: "
+            f"{count / seconds:,.0f} {what}/s"
         )
     exit_unless_all_done(outcomes)
 
@@ -153,7 +257,7 @@ def _encoder() -> None:
 
 
 def list_encoders() -> None:
-    """List the encoders, and every feature of stain-texture.
+    """List the encoders, and every feature of stain-texture and block-texture.
 
     Example: [bold]microtome encoder list[/]
     """
@@ -161,12 +265,15 @@ def list_encoders() -> None:
     from rich.table import Table
 
     from ..tasks.encoders import ENCODERS, load_encoder
+    from ..tasks.encoders.block_texture import CHANNEL_FEATURES, BlockTexture
     from ..tasks.encoders.stain_texture import FEATURES
 
     screen = Console()
     table = Table("--encoder", "what it is", title="encoders")
     for spec, what in ENCODERS.items():
         table.add_row(spec, what)
+    blocks = BlockTexture
+    table.add_row(blocks.name, "intensity, gradients, contrast of 3-D blocks of scans; no weights")
     screen.print(table)
     default = load_encoder()
     title = (
@@ -177,3 +284,12 @@ def list_encoders() -> None:
     for feature, meaning in FEATURES.items():
         features.add_row(feature, meaning)
     screen.print(features)
+    per_channel = Table(
+        "feature of each channel",
+        "meaning",
+        title=f"{blocks.name}@{blocks.version}: {len(CHANNEL_FEATURES)} features of each channel, "
+        f"{blocks.licence}",
+    )
+    for feature, meaning in CHANNEL_FEATURES.items():
+        per_channel.add_row(feature, meaning)
+    screen.print(per_channel)

@@ -16,6 +16,7 @@ from .common import (
     exit_unless_all_done,
     run_with_progress,
 )
+from .heatmap_scan import scan
 
 if TYPE_CHECKING:
     from ..storage.predictions import SlidePrediction
@@ -29,6 +30,7 @@ def register(app: typer.Typer) -> None:
     group.callback()(heatmap)
     group.command()(make)
     group.command()(check)
+    group.command()(scan)
     app.add_typer(group)
 
 
