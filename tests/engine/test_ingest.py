@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,6 @@ from microtome.storage.errors import (
     InputError,
     OutputBusy,
     StaleProduct,
-    UnwritableOutput,
 )
 from microtome.storage.stored_slides import open_stored_slide
 
@@ -311,27 +309,6 @@ def test_killed_with_its_cluster_and_run_again_at_once(
         assert files_of(out / "case.ome.zarr") == files_of(undisturbed)
         names = sorted(p.name for p in out.iterdir())
         assert names == ["case.ome.zarr", "ledger.jsonl"]
-
-
-def test_a_full_disk_is_named_and_the_rest_is_made_when_there_is_room(
-    mounted: Callable[..., Path], slide: Path, undisturbed: Path
-) -> None:
-    whole = files_of(undisturbed)
-    need_kib = sum(map(len, whole.values())) // 1024
-    place = mounted(size_kib=need_kib * 2 // 3)
-    with pytest.raises(UnwritableOutput, match=r"case\.ome\.zarr: cannot write here \(No space"):
-        ingest_slide(slide, place)
-    assert not (place / "case.ome.zarr").exists()
-    options = f"remount,size={need_kib * 3}k"
-    subprocess.run(["mount", "-o", options, str(place)], check=True)
-    made = done(ingest_slide(slide, place))
-    assert made.kept > 0
-    assert files_of(made.path) == whole
-
-
-def test_a_read_only_output_is_named(read_only: Path, slide: Path) -> None:
-    with pytest.raises(UnwritableOutput, match="Read-only"):
-        ingest_slide(slide, read_only)
 
 
 def test_a_slide_that_changed_between_runs_is_begun_anew(slide: Path, tmp_path: Path) -> None:

@@ -91,6 +91,31 @@ def test_the_profile_is_chosen(shared_data: Path, tmp_path: Path):
     assert run("ingest", lossless, "--profile", "best", "--out", tmp_path).exit_code == 2
 
 
+def test_codec_and_extras_are_chosen(shared_data: Path, tmp_path: Path):
+    asked = ["--profile", "compatible", "--codec", "jpeg", "--quality", "60"]
+    kept = ["--associated", "--properties"]
+    result = run("ingest", shared_data / SVS, *asked, *kept, "--verify", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    product = tmp_path / "CMU-1-Small-Region.ome.zarr"
+    told = run("info", product).output
+    assert "lossy JPEG, quality 60" in told
+    stated = zarr.open_group(product, mode="r").attrs["microtome"]
+    assert sorted(stated["associated"]) == ["label", "macro", "thumbnail"]
+    assert stated["properties"]["aperio.MPP"] == "0.4990"
+    wrong = [
+        ["--codec", "zstd"],
+        ["--quality", "60"],
+        ["--profile", "ngff04", "--codec", "blosc"],
+        ["--profile", "compatible", "--codec", "zstd", "--quality", "60"],
+        ["--profile", "virtual", "--associated"],
+        ["--patient-data"],
+    ]
+    for options in wrong:
+        result = run("ingest", shared_data / SVS, *options, "--out", tmp_path / "no")
+        assert result.exit_code == 2, options
+    assert not (tmp_path / "no").exists()
+
+
 def test_a_series_is_chosen(shared_data: Path, tmp_path: Path):
     folder = shared_data / "scans/ct_abdomen_3slice"
     result = run("ingest", folder, "--out", tmp_path)
