@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -112,12 +112,13 @@ def open_pool(jobs: int = 1) -> Iterator[Pool]:
         "distributed.scheduler.allowed-failures": 0,
         # Results are small records: there is nothing to spill.
         "distributed.worker.memory.target": False,
+        # Until a worker has started: on a busy machine that is more than Dask's half a minute.
+        "distributed.comm.timeouts.connect": "120s",
         "distributed.worker.memory.spill": False,
         "distributed.nanny.pre-spawn-environ": {**_ONE_THREAD, "MALLOC_TRIM_THRESHOLD_": "65536"},
     }
-    with (
-        dask.config.set(settings),
-        LocalCluster(
+    with dask.config.set(settings), ExitStack() as stack:
+        cluster = LocalCluster(
             n_workers=jobs,
             threads_per_worker=1,
             processes=True,
@@ -125,10 +126,17 @@ def open_pool(jobs: int = 1) -> Iterator[Pool]:
             # Any free port, heard by this machine only: None would still ask for 8787.
             dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+        )
+        stack.callback(_close, cluster)
+        client = Client(cluster)
+        stack.callback(_close, client)
         yield _OnDask(client, jobs)
+
+
+def _close(part: Any) -> None:
+    """Close a cluster or client; on a busy machine its goodbye may be late, the work is done."""
+    with suppress(TimeoutError):
+        part.close()
 
 
 class _InProcess:

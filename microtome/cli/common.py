@@ -114,7 +114,8 @@ def run_with_progress(
         task = bar.add_task(title, total=len(items))
 
         def show(outcome: Outcome[R]) -> None:
-            bar.console.print(outcome_line(outcome, say))
+            # Not broken at a terminal's width: a log is searched by line.
+            bar.console.print(outcome_line(outcome, say), soft_wrap=True)
             bar.advance(task)
 
         outcomes = run_items(

@@ -162,7 +162,7 @@ def ingest(
             work,
             name=lambda item: item.id,
             ledger=ledger,
-            on_done=lambda outcome: bar.console.print(outcome_line(outcome, _say)),
+            on_done=lambda outcome: bar.console.print(outcome_line(outcome, _say), soft_wrap=True),
             debug=debugging(),
         )
     console.print(summary_line("ingest", ledger))
