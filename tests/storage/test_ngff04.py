@@ -23,6 +23,7 @@ from ome_zarr_models.v04.bioformats2raw import BioFormats2Raw
 from microtome.engine.slides import open_slide
 from microtome.engine.slides.resolution import from_ome, ome_objective_power
 from microtome.engine.slides.zarr_reader import ZarrSlide
+from microtome.engine.tissue.store import kept_tissue
 from microtome.storage.codecs import Blosc
 from microtome.storage.commit import new_product
 from microtome.storage.errors import BadProduct
@@ -216,3 +217,12 @@ def test_ten_gigapixels_are_so_many_files() -> None:
     sides = (98, 49, 25, 13, 7, 4, 2, 1)
     assert sum(int(np.prod(array.grid)) for array in plan.arrays) == 3 * sum(n * n for n in sides)
     assert chunked((3, 10, 10)).file(Path("a"), (2, 1, 0)) == Path("a/2/1/0")
+
+
+def test_tissue_labels_of_another_version_are_not_put_into_it(
+    product: StoredSlide, tmp_path: Path
+) -> None:
+    before = sorted(product.path.rglob("*"))
+    with pytest.raises(BadProduct, match=r"OME-Zarr 0\.5, and this image is of 0\.4"):
+        kept_tissue(tmp_path / "a.tissue", key="k", into=product.path, overwrite=False)
+    assert sorted(product.path.rglob("*")) == before
