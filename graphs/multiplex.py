@@ -171,7 +171,7 @@ def supra_adjacency(layers: ArrayLike, coupling: ArrayLike = 1.0) -> Array:
     network = as_layers(layers)
     n_layers, n = network.shape[:2]
     between = as_network(np.broadcast_to(np.asarray(coupling, np.float64), (n_layers, n_layers)))
-    supra = np.kron(between, np.eye(n))
+    supra: Array = np.kron(between, np.eye(n)).astype(np.float64)
     for i, layer in enumerate(network):
         supra[i * n : (i + 1) * n, i * n : (i + 1) * n] = layer
     return supra

@@ -1,8 +1,8 @@
 """Which edges, and which networks of edges, differ between people: a linear model at every edge.
 
-A :class:`Design` says what is tested and what is only accounted for. Everything works on values
-[s, e], a row for each subject and a column for each edge (:func:`.matrices.edges_of`); nothing is
-assumed about which edges are near each other except by the network-based statistic.
+A :class:`.design.Design` says what is tested and what is only accounted for. Everything works on
+values [s, e], a row for each subject and a column for each edge (:func:`.matrices.edges_of`);
+nothing is assumed about which edges are near each other except by the network-based statistic.
 
 Not done: mixed models, unequal variances, variance groups, threshold-free enhancement.
 """
@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from ..storage.errors import CohortError
+from .design import Design
 from .matrices import Array, edges_of
 
 Tail = Literal["both", "greater", "less"]
@@ -27,131 +28,14 @@ _BATCH_ELEMENTS = 2**22
 """Values of permuted statistics that are held at a time."""
 
 
-@dataclass(frozen=True, eq=False)
-class Design:
-    """A linear model: values = tested · β + nuisance · γ + error.
-
-    Attributes
-    ----------
-    tested
-        float64 [s, q]: regressors whose effect is asked for. One gives a signed t, several an F.
-    nuisance
-        float64 [s, k]: intercept and covariates.
-    blocks
-        int64 [s]: rows are exchanged within a block only. None: among all.
-
-    Raises
-    ------
-    CohortError
-        Values missing, no degrees of freedom left, or what is tested is told by the covariates.
-    """
-
-    tested: Array
-    nuisance: Array
-    blocks: NDArray[np.int64] | None = None
-
-    def __post_init__(self) -> None:
-        shapes = self.tested.shape, self.nuisance.shape
-        if self.tested.ndim != 2 or self.nuisance.ndim != 2 or shapes[0][0] != shapes[1][0]:
-            raise CohortError(f"regressors {shapes[0]} and {shapes[1]} are not of the same rows")
-        if self.blocks is not None and self.blocks.shape != (len(self),):
-            raise CohortError(f"{len(self.blocks)} exchange blocks do not fit {len(self)} rows")
-        columns = np.hstack([self.tested, self.nuisance])
-        if not np.isfinite(columns).all():
-            raise CohortError("a regressor has a missing value")
-        if np.linalg.matrix_rank(columns) < self.q + np.linalg.matrix_rank(self.nuisance):
-            raise CohortError(
-                "what is tested cannot be told from the covariates",
-                remedy="Leave out the covariate that determines it, or group differently",
-            )
-        if self.df < 1:
-            raise CohortError(
-                f"{len(self)} rows are too few for {columns.shape[1]} regressors",
-                remedy="Use fewer covariates",
-            )
-
-    def __len__(self) -> int:
-        return len(self.tested)
-
-    @property
-    def q(self) -> int:
-        """Number of regressors that are tested."""
-        return self.tested.shape[1]
-
-    @property
-    def df(self) -> int:
-        """Residual degrees of freedom."""
-        return len(self) - self.q - int(np.linalg.matrix_rank(self.nuisance))
-
-    @classmethod
-    def between(cls, groups: ArrayLike, covariates: ArrayLike | None = None) -> Design:
-        """Compare groups of people: two give a t (second minus first, sorted), more an F.
-
-        Parameters
-        ----------
-        groups
-            [s] labels.
-        covariates
-            [s, c] numbers.
-        """
-        names, number = np.unique(np.asarray(groups), return_inverse=True)
-        if len(names) < 2:
-            raise CohortError("two groups are needed to compare")
-        return cls(np.eye(len(names))[number][:, 1:], _nuisance(covariates, len(number)))
-
-    @classmethod
-    def along(cls, variable: ArrayLike, covariates: ArrayLike | None = None) -> Design:
-        """Relate values to a number for each person, such as age or a score: [s]."""
-        column = np.asarray(variable, np.float64)
-        return cls(column[:, None], _nuisance(covariates, len(column)))
-
-    @classmethod
-    def paired(cls, conditions: ArrayLike, people: ArrayLike) -> Design:
-        """Compare two conditions within people, each measured once in each: a paired t.
-
-        Parameters
-        ----------
-        conditions, people
-            [s] labels; the second condition, sorted, minus the first.
-
-        Raises
-        ------
-        CohortError
-            Not two conditions, or somebody was not measured exactly once in each.
-        """
-        names, condition = np.unique(np.asarray(conditions), return_inverse=True)
-        _, person = np.unique(np.asarray(people), return_inverse=True)
-        seen = np.zeros((person.max() + 1, len(names)), np.int64)
-        np.add.at(seen, (person, condition), 1)
-        if len(names) != 2 or (seen != 1).any():
-            raise CohortError(
-                "a paired comparison needs everybody once in each of two conditions",
-                remedy="Leave out the people with one session, or compare groups",
-            )
-        return cls(
-            condition[:, None].astype(np.float64),
-            np.eye(person.max() + 1)[person],
-            person.astype(np.int64),
-        )
-
-
-def _nuisance(covariates: ArrayLike | None, n: int) -> Array:
-    """Intercept and covariates, centred, which changes nothing but the rounding."""
-    if covariates is None:
-        return np.ones((n, 1))
-    columns = np.asarray(covariates, np.float64)
-    if columns.ndim != 2 or len(columns) != n:
-        raise CohortError(f"covariates {columns.shape} do not fit {n} subjects")
-    return np.hstack([np.ones((n, 1)), columns - columns.mean(axis=0)])
-
-
 def edge_statistics(values: ArrayLike, design: Design) -> Array:
     """t of the tested regressor at every edge, or F where several are tested: float64 [e].
 
     0 at an edge that does not vary once covariates are accounted for.
     """
     model = _Model.of(values, design)
-    return model.statistics(np.arange(len(design))[None])[0]
+    found: Array = model.statistics(np.arange(len(design))[None])[0]
+    return found
 
 
 def permuted_statistics(values: ArrayLike, design: Design, orders: ArrayLike) -> Array:
@@ -407,7 +291,7 @@ def family_wise_p(
     for found in _in_batches(np.asarray(values, np.float64), design, n_permutations, seed):
         largest = np.sort(_directed(found, tail).max(axis=1))
         count += len(largest) - np.searchsorted(largest, observed - 1e-12 * np.abs(observed))
-    return count / (1 + n_permutations)
+    return np.asarray(count / (1 + n_permutations), np.float64)
 
 
 def _in_batches(values: Array, design: Design, n: int, seed: int) -> Iterator[Array]:
@@ -430,7 +314,8 @@ def _largest(excess: Array, n_regions: int, size: Size) -> Array:
 def _directed(statistics: Array, tail: Tail) -> Array:
     match tail:
         case "both":
-            return np.abs(statistics)
+            size: Array = np.abs(statistics)
+            return size
         case "greater":
             return statistics
         case "less":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import diagnose
+from . import compare, diagnose
 from .common import Jobs, Overwrite, Seed, console, exit_unless_all_done, run_with_progress
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 connectome_app = typer.Typer(
     name="connectome",
-    help="Brain networks from MRI, fMRI and PET: build, measure, draw, diagnose.",
+    help="Brain networks from MRI, fMRI and PET: build, measure, compare, draw, diagnose.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -55,6 +55,7 @@ Cohort = Annotated[Path, typer.Argument(help="A NAME.connectomes.zarr.", exists=
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
+    compare.register(connectome_app)
     diagnose.register(connectome_app)
     app.add_typer(connectome_app)
 

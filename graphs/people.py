@@ -1,0 +1,192 @@
+"""Who is compared: the subjects of a cohort, matched with the rows of a table."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..storage.connectomes import ConnectomeCohort
+from ..storage.errors import CohortError, MissingFile
+from .design import Design
+from .matrices import Array
+
+_SESSION = re.compile(r"(sub-[A-Za-z0-9]+)_ses-[A-Za-z0-9]+")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns of the table, and which of its rows to use.
+
+    Attributes
+    ----------
+    group, subject, covariates, person
+        Names of columns. Words among covariates become one regressor for each but the first. The
+        networks of a person with several rows are averaged.
+    groups
+        Labels to compare, in this order: the second minus the first. All by default, sorted.
+    drop_missing
+        Leave out subjects without a row or a value, and list them, in place of refusing.
+    """
+
+    group: str
+    subject: str = "subject"
+    covariates: tuple[str, ...] = ()
+    person: str | None = None
+    groups: tuple[str, ...] = ()
+    drop_missing: bool = False
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Columns that each subject must have a value in."""
+        own = (self.group, *self.covariates, self.person)
+        return tuple(name for name in own if name is not None)
+
+
+@dataclass(frozen=True, eq=False)
+class People:
+    """Whom the table lets compare: networks [s, r, r], a group and covariates [s, c] each."""
+
+    names: tuple[str, ...]
+    networks: Array
+    labels: tuple[str, ...]
+    groups: tuple[str, ...]
+    covariates: Array
+    excluded: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def design(self) -> Design:
+        """The linear model, groups in the order asked for."""
+        number = np.array([self.groups.index(label) for label in self.labels])
+        return Design.between(number, self.covariates)
+
+
+def read_people(table: Path, cohort: ConnectomeCohort, columns: Columns) -> People:
+    """Match the cohort's subjects with the rows of the table.
+
+    Raises
+    ------
+    MissingFile, CohortError
+        No such table or column, a value missing, an unknown group, sessions of one person.
+    """
+    rows = _rows(table, columns)
+    excluded: dict[str, str] = {}
+    for subject in cohort.subjects:
+        if subject not in rows:
+            excluded[subject] = "not in the table"
+        else:
+            empty = [name for name in columns.needed if not rows[subject][name]]
+            if empty:
+                excluded[subject] = f"no {empty[0]}"
+    if excluded and (not columns.drop_missing or len(excluded) == len(cohort)):
+        first = next(iter(excluded))
+        raise CohortError(
+            f"{len(excluded)} of {len(cohort)} subjects cannot be used; {first!r}: "
+            f"{excluded[first]}",
+            where=table,
+            remedy="Fill the table in, name its column of subjects with --subject, or leave them "
+            "out with --drop-missing",
+        )
+    label_of = {s: rows[s][columns.group] for s in cohort.subjects if s not in excluded}
+    groups = columns.groups or tuple(sorted(set(label_of.values())))
+    absent = [name for name in groups if name not in label_of.values()]
+    if absent or len(groups) < 2:
+        listing = ", ".join(f"{k} ({n})" for k, n in sorted(Counter(label_of.values()).items()))
+        raise CohortError(
+            f"nobody is in group {absent[0]!r}" if absent else "two groups are needed to compare",
+            where=table,
+            remedy=f"The column {columns.group!r} has: {listing}",
+        )
+    excluded |= {s: f"group {label}" for s, label in label_of.items() if label not in groups}
+    kept = [s for s in cohort.subjects if s not in excluded]
+    coded = _coded([[rows[s][name] for s in kept] for name in columns.covariates])
+    whole = People(
+        tuple(kept),
+        cohort.adjacency[[cohort.subjects.index(s) for s in kept]],
+        tuple(label_of[s] for s in kept),
+        groups,
+        coded.reshape(len(kept), -1),
+        excluded,
+    )
+    if columns.person is None:
+        _refuse_sessions(whole.names)
+        return whole
+    return _averaged(whole, [rows[s][columns.person] for s in kept])
+
+
+def _rows(table: Path, columns: Columns) -> dict[str, dict[str, str]]:
+    import pandas as pd
+
+    if not table.is_file():
+        raise MissingFile("no such table", where=table, remedy="Check the path")
+    separator = "\t" if table.suffix == ".tsv" else ","
+    try:
+        frame: Any = pd.read_csv(table, dtype=str, sep=separator).fillna("")
+    except (ValueError, UnicodeDecodeError) as error:
+        raise CohortError(
+            f"this table cannot be read ({error})", where=table, remedy="Give CSV or TSV, in UTF-8"
+        ) from error
+    for name in (columns.subject, *columns.needed):
+        if name not in frame.columns:
+            raise CohortError(
+                f"no column {name!r}",
+                where=table,
+                remedy=f"The table has: {', '.join(map(str, frame.columns))}",
+            )
+    records: list[dict[str, str]] = frame.map(str.strip).to_dict("records")
+    count = Counter(record[columns.subject] for record in records)
+    doubled = [name for name, n in count.items() if n > 1 and name]
+    if doubled:
+        raise CohortError(
+            f"subjects have several rows, as {doubled[0]!r}",
+            where=table,
+            remedy="Give each session a name of its own, and the person with --person",
+        )
+    return {record[columns.subject]: record for record in records}
+
+
+def _coded(columns: Sequence[Sequence[str]]) -> Array:
+    """Numbers as they are, words as one column for each but the first: float64 [s, c]."""
+    made: list[Array] = []
+    for column in columns:
+        try:
+            made.append(np.array(column, np.float64)[:, None])
+        except ValueError:
+            names, number = np.unique(np.array(column), return_inverse=True)
+            made.append(np.eye(len(names))[number][:, 1:])
+    return np.hstack(made) if made else np.empty(0)
+
+
+def _refuse_sessions(names: Sequence[str]) -> None:
+    people = Counter(m.group(1) for m in map(_SESSION.fullmatch, names) if m)
+    several = [person for person, n in people.items() if n > 1]
+    if several:
+        raise CohortError(
+            f"{len(several)} people have several sessions, as {several[0]}, and sessions of a "
+            "person are not exchanged with those of others",
+            remedy="Name the person's column with --person: their networks are averaged",
+        )
+
+
+def _averaged(people: People, person: Sequence[str]) -> People:
+    names, number = np.unique(np.array(person), return_inverse=True)
+    mean = np.eye(len(names))[:, number]
+    mean /= mean.sum(axis=1, keepdims=True)
+    labels = []
+    for i, name in enumerate(names):
+        own = {people.labels[row] for row in np.flatnonzero(number == i)}
+        if len(own) > 1:
+            raise CohortError(f"{name} is in several groups: {', '.join(sorted(own))}")
+        labels.append(own.pop())
+    return replace(
+        people,
+        names=tuple(str(name) for name in names),
+        networks=np.tensordot(mean, people.networks, 1),
+        labels=tuple(labels),
+        covariates=mean @ people.covariates,
+    )
