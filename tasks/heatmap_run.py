@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..storage.bag_records import bags_in
 from ..storage.bags import SUFFIX, Bag, read_bag
 from ..storage.commit import read_commit
 from ..storage.errors import CohortError, InputError, MissingFile
@@ -71,9 +72,8 @@ def heatmap_items(source: Path, bags: Sequence[Path]) -> list[HeatmapItem]:
 def _by_id(places: Sequence[Path]) -> dict[str, Path]:
     if not places:
         return {}
-    from .mil.bag_list import list_bags
 
-    return {path.name.removesuffix(SUFFIX): path for path in list_bags(places)}
+    return {path.name.removesuffix(SUFFIX): path for path in bags_in(places)}
 
 
 def _predicted(source: Path, chosen: dict[str, Path]) -> list[HeatmapItem]:

@@ -141,12 +141,12 @@ def predict(
     """
     from functools import partial
 
-    from ..tasks.mil.bag_list import bag_id, list_bags
+    from ..storage.bag_records import bag_id, bags_in
     from ..tasks.mil.new_slides import predict_file, write_new_predictions
     from ..tasks.mil.store import load_model
 
     loaded = load_model(model)
-    paths = list_bags(bags)
+    paths = bags_in(bags)
 
     def say(found: SlidePrediction) -> str:
         return f"{found.predicted}, {found.target} {found.probability:.3f}, {len(found):,} tiles"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...storage.bags import KIND, SUFFIX, Bag, find_bags, read_bag
+from ...storage.bags import KIND, Bag, find_bags, read_bag
 from ...storage.commit import require_commit
 from ...storage.errors import BadProduct, CohortError, MissingFile
 from ..cohort import Cohort
@@ -92,30 +92,3 @@ def _check_distinct(bags: Sequence[Bag], folder: Path) -> None:
                 remedy="Take one of the two rows out: it may be trained on and tested on at once",
             )
         first[content] = bag.id
-
-
-def bag_id(path: Path) -> str:
-    """Slide id of a bag, by its file name."""
-    return path.name.removesuffix(SUFFIX)
-
-
-def list_bags(places: Sequence[Path]) -> list[Path]:
-    """Bags that are named, or that are in folders that are named.
-
-    Raises
-    ------
-    MissingFile
-        A place is neither.
-    CohortError
-        Two bags of one id.
-    """
-    found: dict[str, Path] = {}
-    for place in places:
-        inside = [place] if place.name.endswith(SUFFIX) else list(find_bags(place).values())
-        if not inside:
-            raise MissingFile("no bag, nor a folder of bags", where=place, remedy="Check the path")
-        for path in inside:
-            if path.name in found and found[path.name] != path:
-                raise CohortError(f"two bags of one id: {found[path.name]}", where=path)
-            found[path.name] = path
-    return list(found.values())
