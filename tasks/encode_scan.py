@@ -29,8 +29,9 @@ from ..engine.volumes.windows import (
     without_bias,
 )
 from ..storage.bags import KIND, SUFFIX, Bag, ScanPlaces, write_bag
-from ..storage.commit import is_done, product_key, require_commit
+from ..storage.commit import is_done, product_key, read_commit, require_commit
 from ..storage.errors import BadModel, NoTissue, NoUptake
+from ..storage.scans import KIND as STORED
 from .encode import Encoded, EncodeOptions, encode_slide
 from .scan_options import DEFAULT, UM_PER_MM, BlockEncoder, ScanOptions
 from .slide_list import SlideItem
@@ -78,7 +79,10 @@ def encode_item(
 
 
 def _is_scan(item: SlideItem) -> bool:
-    return item.path.exists() and is_scan(item.path)
+    if not item.path.exists():
+        return False
+    record = read_commit(item.path) if item.path.is_dir() else None
+    return is_scan(item.path) if record is None else record.kind == STORED
 
 
 def _require_for_slides(slides: EncodeOptions, item: SlideItem) -> None:

@@ -183,6 +183,15 @@ class TestOneScan:
             with pytest.raises(StaleProduct):
                 encode_scan(item, out=tmp_path, options=other)
 
+    def test_a_stored_scan_is_the_same_scan(self, item, tmp_path):
+        run("ingest", item.path, "--out", tmp_path)
+        options = ("--modality", "ct", "--spacing-mm", 4, "--block-mm", 16, "--edge", "drop")
+        run("encode", tmp_path / "head-02.ome.zarr", *options, "--out", tmp_path / "bags")
+        stored = read_bag(tmp_path / "bags/head-02.bag.zarr")
+        bag = read_bag(encode_scan(item, out=tmp_path, options=CUBES).path)
+        np.testing.assert_array_equal(stored.features, bag.features)
+        np.testing.assert_array_equal(stored.scan.centre_mm, bag.scan.centre_mm)
+
     def test_the_name_without_its_suffix_is_the_id(self, item, tmp_path):
         given = SlideItem(item.path.stem, item.path)
         assert encode_scan(given, out=tmp_path, options=CUBES).path.name == "head-02.bag.zarr"
