@@ -58,7 +58,9 @@ def rewire(
             remedy="Keep the spanning tree when thresholding, or do not ask for connected networks",
         )
     rng = np.random.default_rng(seed)
-    return _swapped(network, np.empty((0, 0)), swaps_per_edge, connected, rng)
+    n_edges = np.count_nonzero(network) // 2
+    tries = round(swaps_per_edge * n_edges), _attempts(n_edges, len(network))
+    return _swapped(network, np.empty((0, 0)), tries, connected, rng)
 
 
 def rewire_directed(weights: ArrayLike, *, swaps_per_edge: float = 10, seed: int = 0) -> Array:
@@ -83,15 +85,16 @@ def rewire_directed(weights: ArrayLike, *, swaps_per_edge: float = 10, seed: int
 
 
 def latticise(
-    weights: ArrayLike, *, swaps_per_edge: float = 200, connected: bool = False, seed: int = 0
+    weights: ArrayLike, *, tries_per_edge: float = 1000, connected: bool = False, seed: int = 0
 ) -> Array:
     """Swap the ends of edges towards a ring lattice; every region keeps its degree.
 
     The regions are put on a ring in random order, and only swaps are made that do not lengthen
     the edges along it, each counted by its weight. The larger weights come to lie closest.
 
-    Order needs many more swaps than disorder: with 10 per edge, as is usual, a small world of 100
-    regions reached half of the clustering that it had with 200, after which little changed.
+    Order needs many more swaps than disorder: with the usual 10 per edge, a small world of 100
+    regions reached half of the clustering that it has with the 1,000 tries per edge made here,
+    which is within 4 % of where it ends.
 
     References
     ----------
@@ -105,24 +108,29 @@ def latticise(
     place = rng.permutation(n)
     apart = np.abs(np.subtract.outer(place, place))
     ring = np.minimum(apart, n - apart).astype(np.float64)
-    return _swapped(network, ring, swaps_per_edge, connected, rng)
+    n_tries = round(tries_per_edge * np.count_nonzero(network) / 2)
+    return _swapped(network, ring, (n_tries, 1), connected, rng)
 
 
 def _swapped(
-    network: Array, cost: Array, swaps_per_edge: float, connected: bool, rng: np.random.Generator
+    network: Array,
+    cost: Array,
+    tries: tuple[int, int],
+    connected: bool,
+    rng: np.random.Generator,
 ) -> Array:
+    """Swap in place: so many times, each with so many tries."""
     from .rewiring import swap_undirected
 
     ends = np.argwhere(np.triu(network, 1) != 0)
     if len(ends) > 1:
-        tries = round(swaps_per_edge * len(ends)), _attempts(len(ends), len(network))
         swap_undirected(network, ends, cost, tries, connected, rng)
     return network
 
 
 def _attempts(n_edges: float, n_regions: int) -> int:
     """Tries for one swap, as in the Brain Connectivity Toolbox: more where more is taken."""
-    return max(1, round(n_edges / (n_regions - 1)))
+    return max(1, round(n_edges / max(1, n_regions - 1)))
 
 
 def rewire_strengths(
