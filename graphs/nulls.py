@@ -58,7 +58,7 @@ def rewire(
             remedy="Keep the spanning tree when thresholding, or do not ask for connected networks",
         )
     rng = np.random.default_rng(seed)
-    n_edges = np.count_nonzero(network) // 2
+    n_edges = int(np.count_nonzero(network)) // 2
     tries = round(swaps_per_edge * n_edges), _attempts(n_edges, len(network))
     return _swapped(network, np.empty((0, 0)), tries, connected, rng)
 
