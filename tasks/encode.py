@@ -155,7 +155,7 @@ def encode(
     assert info.mpp is not None
     return Bag(
         id=info.path.stem if id is None else id,
-        features=features[is_read],
+        features=features if is_read.all() else features[is_read],
         coords_px=grid.coords_px[is_read],
         footprint_px=grid.footprint_px,
         slide_px=(info.height_px, info.width_px),
