@@ -19,11 +19,14 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import psutil
 
-from ..storage.errors import ItemState, MicrotomeError, WorkerDied
+from ..storage.errors import ItemState, MicrotomeError, NoCluster, WorkerDied
 from ..storage.ledger import Entry, Ledger
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+_REACH_S = 10
+"""How long a scheduler, and its first worker, are waited for."""
 
 _ONE_THREAD = dict.fromkeys(
     (
@@ -92,7 +95,7 @@ class Pool(Protocol):
 
 
 @contextmanager
-def open_pool(jobs: int = 1) -> Iterator[Pool]:
+def open_pool(jobs: int = 1, *, cluster: str | None = None) -> Iterator[Pool]:
     """Open a pool to be used by several calls of :func:`run_items`.
 
     Parameters
@@ -100,7 +103,19 @@ def open_pool(jobs: int = 1) -> Iterator[Pool]:
     jobs
         1 works in this process; more, in that many processes of a local Dask cluster. A script
         that does so needs ``if __name__ == "__main__":`` around its calls.
+    cluster
+        Address of a Dask scheduler whose workers do it in their place, such as
+        ``tcp://node17:8786``. They need Microtome, and the same files under the same names.
+
+    Raises
+    ------
+    NoCluster
+        There is no scheduler at the address, or it has no workers.
     """
+    if cluster is not None:
+        with _client_of(cluster) as client:
+            yield _OnDask(client, sum(client.nthreads().values()))
+        return
     if jobs <= 1:
         yield _InProcess()
         return
@@ -118,7 +133,7 @@ def open_pool(jobs: int = 1) -> Iterator[Pool]:
         "distributed.nanny.pre-spawn-environ": {**_ONE_THREAD, "MALLOC_TRIM_THRESHOLD_": "65536"},
     }
     with dask.config.set(settings), ExitStack() as stack:
-        cluster = LocalCluster(
+        local = LocalCluster(
             n_workers=jobs,
             threads_per_worker=1,
             processes=True,
@@ -127,8 +142,8 @@ def open_pool(jobs: int = 1) -> Iterator[Pool]:
             dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
         )
-        stack.callback(_close, cluster)
-        client = Client(cluster)
+        stack.callback(_close, local)
+        client = Client(local)
         stack.callback(_close, client)
         yield _OnDask(client, jobs)
 
@@ -137,6 +152,25 @@ def _close(part: Any) -> None:
     """Close a cluster or client; on a busy machine its goodbye may be late, the work is done."""
     with suppress(TimeoutError):
         part.close()
+
+
+@contextmanager
+def _client_of(cluster: str) -> Iterator[Any]:
+    from distributed import Client
+
+    remedy = "Start dask scheduler and dask worker, and pass the address that the first one prints"
+    try:
+        client = Client(cluster, timeout=_REACH_S)
+    except (OSError, ValueError) as error:
+        raise NoCluster("no Dask scheduler answers", where=cluster, remedy=remedy) from error
+    try:
+        try:
+            client.wait_for_workers(1, timeout=_REACH_S)
+        except TimeoutError as error:
+            raise NoCluster("the scheduler has no workers", where=cluster, remedy=remedy) from error
+        yield client
+    finally:
+        _close(client)
 
 
 class _InProcess:

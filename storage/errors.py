@@ -224,3 +224,9 @@ class WorkerDied(MicrotomeError):
     """The process that worked on an item died, for want of memory or by a fault in a library."""
 
     reason = "worker_died"
+
+
+class NoCluster(MicrotomeError):
+    """The Dask scheduler that was named cannot be reached, or has no workers."""
+
+    reason = "no_cluster"

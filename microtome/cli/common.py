@@ -29,6 +29,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 Jobs = Annotated[int, typer.Option("--jobs", "-j", min=1, help="Processes to work with.")]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="ADDRESS",
+        help="Dask scheduler whose workers do the work, in place of --jobs: tcp://HOST:8786.",
+    ),
+]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write into.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace products made with other parameters.")

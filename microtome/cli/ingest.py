@@ -19,6 +19,7 @@ from rich.progress import (
 from rich.text import Text
 
 from .common import (
+    Cluster,
     Jobs,
     Out,
     Overwrite,
@@ -122,6 +123,7 @@ def ingest(
         ),
     ] = False,
     jobs: Jobs = 1,
+    cluster: Cluster = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write slides and scans as OME-Zarr.
@@ -146,7 +148,7 @@ def ingest(
         _extras(profile, associated, properties, patient_data),
     )
     ledger = Ledger(out / "ledger.jsonl")
-    with open_pool(jobs) as pool, _pixel_bar() as bar:
+    with open_pool(jobs, cluster=cluster) as pool, _pixel_bar() as bar:
         task = bar.add_task("", total=None)
 
         def work(item: IngestItem) -> Ingested | Skipped[Ingested]:

@@ -11,10 +11,11 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import zarr
+from distributed import LocalCluster
 from typer.testing import CliRunner
 
 from microtome.cli.app import app
-from microtome.storage.errors import StaleProduct
+from microtome.storage.errors import NoCluster, StaleProduct
 from microtome.storage.ledger import read_ledger
 
 SVS = "slides/aperio/CMU-1-Small-Region.svs"
@@ -181,3 +182,30 @@ def test_verify_names_what_it_mended(shared_data: Path, tmp_path: Path):
     assert shard.read_bytes() == whole
     again = run("ingest", shared_data / SVS, "--out", tmp_path, "--verify")
     assert "3.7 MPix compared" in again.output
+
+
+def test_the_workers_of_a_scheduler_make_the_same_bytes(shared_data: Path, tmp_path: Path):
+    slide = shared_data / SVS
+    assert (
+        run("ingest", slide, "--profile", "compatible", "--out", tmp_path / "here").exit_code == 0
+    )
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+    ) as cluster:
+        options = ("--cluster", cluster.scheduler_address, "--out", tmp_path / "there")
+        result = run("ingest", slide, "--profile", "compatible", *options)
+    assert result.exit_code == 0, result.output
+    here, there = (
+        {p.relative_to(folder): p.read_bytes() for p in folder.rglob("c/**/*") if p.is_file()}
+        for folder in (tmp_path / "here", tmp_path / "there")
+    )
+    assert len(here) > 5
+    assert here == there
+
+
+def test_a_scheduler_that_is_not_there_is_named(shared_data: Path, tmp_path: Path):
+    address = "tcp://127.0.0.1:9"
+    result = run("ingest", shared_data / SVS, "--cluster", address, "--out", tmp_path)
+    assert isinstance(result.exception, NoCluster)
+    assert address in str(result.exception)
+    assert not list(tmp_path.glob("*.ome.zarr"))
