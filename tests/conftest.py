@@ -11,6 +11,13 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+_LONGEST = ("test_docs.py", "test_demo.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest: at the end one process would work on them, the other on nothing."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
