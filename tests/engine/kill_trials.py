@@ -88,14 +88,11 @@ def wait_for_shards(child: int, out: Path, name: str, wanted: int) -> None:
 
 
 def trial(
-    slide: Path,
-    out: Path,
-    plan: Pyramid | Archive,
-    draw: random.Random,
-    full_s: float,
-    files: int,
+    slide: Path, out: Path, plan: Pyramid | Archive, draw: random.Random, full: tuple[float, int]
 ) -> dict:
+    """Kill one ingest up to three times; ``full`` is the seconds and files of a whole one."""
     product = out / f"{slide.stem}.ome.zarr"
+    full_s, files = full
     torn: list[str] = []
     rewritten: list[str] = []
     kills = 0
@@ -140,7 +137,7 @@ def main() -> None:
         plan, _ = profiles.choose_plan(opened, PROFILE)
     files = sum(path.is_file() for path in (out / "timed-0").rglob("*"))
     for n in range(trials):
-        print(json.dumps(trial(slide, out / str(n), plan, draw, full_s, files)), flush=True)
+        print(json.dumps(trial(slide, out / str(n), plan, draw, (full_s, files))), flush=True)
 
 
 if __name__ == "__main__":
