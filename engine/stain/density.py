@@ -17,7 +17,8 @@ RUIFROK_HED: Floats = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0
 
 MIN_DENSITY = 0.15
 """Pixels with less optical density (length of the RGB vector) are background."""
-_GLASS, _TISSUE = 0.1, 0.2
+GLASS_DENSITY, TISSUE_DENSITY = 0.1, 0.2
+"""Optical density up to which a pixel is glass, and from which it is tissue."""
 
 _OD: NDArray[np.float32] = -np.log10(np.maximum(np.arange(256), 1) / 255.0).astype(np.float32)
 
@@ -59,7 +60,9 @@ def tissue_weight(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     import cv2
 
     squared: Any = cv2.transform(cv2.LUT(_as_image(rgb), _OD**2), np.ones((1, 3), np.float32))
-    weight: NDArray[np.float32] = (np.sqrt(squared) - _GLASS) / (_TISSUE - _GLASS)
+    weight: NDArray[np.float32] = (np.sqrt(squared) - GLASS_DENSITY) / (
+        TISSUE_DENSITY - GLASS_DENSITY
+    )
     return np.clip(weight, 0, 1, out=weight).reshape(rgb.shape[:-1])
 
 

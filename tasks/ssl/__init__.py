@@ -1,0 +1,1 @@
+"""Self-supervised training of an encoder on the tiles of one's own slides."""
