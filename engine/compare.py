@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..storage.archive import Archive, shard_of
+from ..storage.archive import Archive, chunks_of
 from ..storage.errors import BadProduct, UnreadableFile
 from ..storage.pyramid import Pyramid, halved_pixels
 from ..storage.shards import Index, ShardedArray, read_box
@@ -37,8 +37,8 @@ def is_sound(
     if isinstance(plan, Pyramid) or not is_known:
         return _is_decodable(stored.levels[level], stored.folder(level), index)
     path = stored.levels[level].file(stored.folder(level), index)
-    expected = shard_of(plan, level, index, stored.path, partial(file_tile, lender))
-    return path.is_file() and path.read_bytes() == expected
+    chunks = chunks_of(plan, level, index, stored.path, partial(file_tile, lender))
+    return path.is_file() and path.read_bytes() == b"".join(plan.arrays[level].packed(chunks))
 
 
 def _holds_pixels(

@@ -16,12 +16,14 @@ from ..storage.codecs import Blosc, ChunkCodec, Zstd
 from ..storage.commit import writable
 from ..storage.errors import DamagedChunk, NoJpegTiles, UnreadableFile
 from ..storage.jpeg import Frame, Jpeg, frame_of
-from ..storage.pyramid import Cell, CellRecord, Pyramid, write_cell
+from ..storage.pyramid import Cell, CellRecord, Pyramid, sum_records, write_cell
 from .slides import Mpp, Slide, open_slide
 from .slides.base import JpegTiled, Level, Pixels, bad_tile, no_jpeg_tiles
 
 Profile = Literal["auto", "archive", "compatible", "ngff04", "virtual"]
 Plan = Pyramid | Archive
+
+_MOST_CELLS, _PARTS_A_JOB = 8, 8
 
 
 def choose_plan(
@@ -109,9 +111,13 @@ def plan_key(plan: Plan) -> dict[str, Any]:
     return {"plan": asdict(plan), "layout": [array.metadata() for array in plan.arrays]}
 
 
-def plan_parts(plan: Plan, stage: int, jobs: int) -> list[Cell] | list[Batch]:
-    """The tasks of a stage."""
-    return plan.cells(stage) if isinstance(plan, Pyramid) else plan.batches(stage, jobs)
+def plan_parts(plan: Plan, stage: int, jobs: int) -> list[tuple[Cell, ...]] | list[Batch]:
+    """The tasks of a stage: each opens the slide once, and ends with a word of progress."""
+    if isinstance(plan, Archive):
+        return plan.batches(stage, jobs)
+    cells = plan.cells(stage)
+    size = 1 if jobs == 1 else max(1, min(_MOST_CELLS, len(cells) // (_PARTS_A_JOB * jobs)))
+    return [tuple(cells[n : n + size]) for n in range(0, len(cells), size)]
 
 
 def keep_images(plan: Plan, folder: Path, images: Mapping[str, Pixels]) -> dict[str, str]:
@@ -159,7 +165,7 @@ class Lender:
 
 
 def make_part(
-    part: Cell | Batch, *, plan: Plan, lender: Lender, product: Path, folder: Path
+    part: tuple[Cell, ...] | Batch, *, plan: Plan, lender: Lender, product: Path, folder: Path
 ) -> CellRecord:
     """Make one task's part of an image.
 
@@ -180,8 +186,9 @@ def make_part(
     # The slide is not opened where all shards are there already.
     with lender, writable(product):
         if isinstance(plan, Pyramid):
-            assert isinstance(part, Cell)
-            return write_cell(plan, part, folder, lambda *box: lender.slide.read(0, *box))
+            assert isinstance(part, tuple)
+            source = partial(_level_0, lender)
+            return sum_records([write_cell(plan, cell, folder, source) for cell in part])
         assert isinstance(part, Batch)
         try:
             return write_batch(plan, part, folder, partial(file_tile, lender))
@@ -191,6 +198,10 @@ def make_part(
                 where=lender.path,
                 remedy="Copy the file again from its source; if it is no better there, scan anew",
             ) from error
+
+
+def _level_0(lender: Lender, y_px: int, x_px: int, height_px: int, width_px: int) -> Pixels:
+    return lender.slide.read(0, y_px, x_px, height_px, width_px)
 
 
 def file_tile(lender: Lender, number: int, row: int, column: int) -> bytes | None:

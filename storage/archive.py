@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +24,7 @@ import numpy as np
 
 from .jpeg import FILL, Jpeg, Pixels
 from .pyramid import CellRecord, halve
-from .shards import Index, ShardedArray, is_whole, pack_shard, write_packed
+from .shards import Index, ShardedArray, ShardWriter, is_whole
 from .stored_slides import read_pixels
 
 Tile = Callable[[int, int, int], bytes | None]
@@ -195,26 +194,23 @@ def write_batch(plan: Archive, batch: Batch, folder: Path, tile: Tile) -> CellRe
         for level, index in batch.shards
         if not is_whole(plan.arrays[level], folder / str(level), index)
     ]
-    # While one shard is forced to disk the next is made: two are in memory, no more.
-    writing: list[Future[int]] = []
-    with ThreadPoolExecutor(1) as disk:
+    with ShardWriter() as writer:
         for level, index in missing:
-            packed = shard_of(plan, level, index, folder, tile)
-            if writing:
-                writing[-1].result()
-            array = plan.arrays[level]
-            writing.append(disk.submit(write_packed, array, folder / str(level), index, packed))
+            chunks = chunks_of(plan, level, index, folder, tile)
+            writer.write(plan.arrays[level], folder / str(level), index, chunks)
     return CellRecord(
         stage=batch.stage,
         pixels=sum(_pixels(plan.arrays[n], index) for n, index in batch.shards if n == 0),
         written=len(missing),
         kept=len(batch.shards) - len(missing),
-        bytes_written=sum(done.result() for done in writing),
+        bytes_written=writer.bytes_written,
     )
 
 
-def shard_of(plan: Archive, level: int, index: Index, folder: Path, tile: Tile) -> bytes:
-    """What a shard holds, byte for byte: the file's tiles, or the level below, folded.
+def chunks_of(
+    plan: Archive, level: int, index: Index, folder: Path, tile: Tile
+) -> Iterator[bytes | None]:
+    """What a shard holds, chunk by chunk: the file's tiles, or the level below, folded.
 
     Raises
     ------
@@ -223,10 +219,9 @@ def shard_of(plan: Archive, level: int, index: Index, folder: Path, tile: Tile) 
     DamagedChunk
         A tile of it cannot be decoded.
     """
-    array = plan.arrays[level]
     if level < len(plan.kept):
-        return pack_shard(array, _kept_chunks(array, level, index, tile))
-    return pack_shard(array, _folded_chunks(plan, level, index, folder))
+        return _kept_chunks(plan.arrays[level], level, index, tile)
+    return _folded_chunks(plan, level, index, folder)
 
 
 def _places(array: ShardedArray, index: Index) -> Iterator[tuple[int, int]]:

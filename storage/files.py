@@ -25,6 +25,7 @@ _REFUSALS = (
     errno.ENAMETOOLONG,
 )
 _SYNC_THREADS = 8
+_BUFFER_BYTES = 2**20
 _STRAY = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
 
@@ -79,7 +80,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     """Write a file whole or not at all: temporary sibling, fsync, rename where the block ends."""
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:12]}.tmp"
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("wb", _BUFFER_BYTES) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -12,7 +12,7 @@ whose header states its length: one that was cut off is noticed. Blosc has no ch
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -89,11 +89,11 @@ class ChunkedArray(ShardedArray):
             fill=int(metadata["fill_value"]),
         )
 
-    def pack(self, chunks: Iterable[bytes | None]) -> bytes:
+    def packed(self, chunks: Iterable[bytes | None]) -> Iterator[bytes]:
         """What a file holds: its only chunk."""
         (chunk,) = chunks
         assert chunk is not None
-        return chunk
+        yield chunk
 
     def index_of(self, file: FileIO, path: Path) -> NDArray[np.uint64]:
         """The whole file is the chunk; BadProduct where it is shorter than it states."""

@@ -28,7 +28,7 @@ import numpy as np
 from . import ngff04
 from .codecs import Blosc, ChunkCodec, Zstd
 from .ome_xml import OmeImage
-from .shards import ShardedArray, is_whole, write_shard
+from .shards import ShardedArray, ShardWriter, encoded_chunks, is_whole
 from .stored_slides import (
     KIND,
     SUFFIX,
@@ -49,6 +49,7 @@ __all__ = [
     "halve",
     "halved_pixels",
     "open_stored_slide",
+    "sum_records",
     "write_cell",
     "write_pyramid_metadata",
 ]  # fmt: skip
@@ -87,6 +88,15 @@ class CellRecord:
     written: int
     kept: int
     bytes_written: int
+
+
+def sum_records(records: Sequence[CellRecord]) -> CellRecord:
+    """One record of several cells of a stage."""
+    counts = (
+        sum(getattr(record, name) for record in records)
+        for name in ("pixels", "written", "kept", "bytes_written")
+    )
+    return CellRecord(records[0].stage, *counts)
 
 
 @dataclass(frozen=True)
@@ -227,9 +237,9 @@ def write_cell(plan: Pyramid, cell: Cell, folder: Path, source: Source) -> CellR
         for level, index in shards
         if not is_whole(plan.array(level), plan.folder(folder, level), index)
     }
-    writer = _Writer(plan, cell, folder, source, missing)
-    if missing:
-        writer.fold()
+    with ShardWriter() as writer:
+        if missing:
+            _Folder(plan, cell, folder, source, missing=missing, writer=writer).fold()
     first = plan.array(cell.stage * plan.levels_per_stage)
     y, x = cell.row * plan.block_px, cell.column * plan.block_px
     height, width = (
@@ -244,7 +254,7 @@ def write_cell(plan: Pyramid, cell: Cell, folder: Path, source: Source) -> CellR
     )
 
 
-class _Writer:
+class _Folder:
     """Folds a cell up, depth first: one shard of each level is in memory at a time."""
 
     def __init__(
@@ -253,13 +263,15 @@ class _Writer:
         cell: Cell,
         folder: Path,
         source: Source,
+        *,
         missing: set[tuple[int, tuple[int, int, int]]],
+        writer: ShardWriter,
     ) -> None:
         self._plan, self._cell, self._folder = plan, cell, folder
         self._first = cell.stage * plan.levels_per_stage
         self._source = source if cell.stage == 0 else self._halved_source
         self._missing = missing
-        self.bytes_written = 0
+        self._writer = writer
 
     def fold(self) -> None:
         """Make the top of the cell, and thereby all below it."""
@@ -287,7 +299,7 @@ class _Writer:
             index = (channel, y // side, x // side)
             if (level, index) in self._missing:
                 values = channels_first[array.box(index)[0]]
-                self.bytes_written += write_shard(array, folder, index, values)
+                self._writer.write(array, folder, index, encoded_chunks(array, values))
         return pixels
 
     def _shard_corners(self, level: int, y: int, x: int, part_px: int) -> Iterator[tuple[int, int]]:

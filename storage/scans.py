@@ -21,11 +21,12 @@ from .errors import BadProduct
 from .shards import (
     Box,
     ShardedArray,
+    ShardWriter,
+    encoded_chunks,
     is_whole,
     read_box,
     read_metadata,
     write_metadata,
-    write_shard,
 )
 
 KIND = "scan image"
@@ -138,20 +139,22 @@ def write_scan_shards(
     """
     written = kept = 0
     row_size = int(np.prod(array.shape[1:]))
-    for row in range(array.grid[0]):
-        indices = [index for index in array.indices() if index[0] == row]
-        missing = [index for index in indices if not is_whole(array, folder, index)]
-        span = array.box(indices[0])[0]
-        if missing:
-            whole = tuple(slice(0, n, 1) for n in array.shape[1:])
-            slab = source((slice(span.start, span.stop, 1), *whole))
-            for index in missing:
-                inside = (slice(None), *array.box(index)[1:])
-                write_shard(array, folder, index, slab[inside].astype(array.dtype, copy=False))
-        written += len(missing)
-        kept += len(indices) - len(missing)
-        if on_progress is not None:
-            on_progress(span.stop * row_size, array.shape[0] * row_size)
+    with ShardWriter() as writer:
+        for row in range(array.grid[0]):
+            indices = [index for index in array.indices() if index[0] == row]
+            missing = [index for index in indices if not is_whole(array, folder, index)]
+            span = array.box(indices[0])[0]
+            if missing:
+                whole = tuple(slice(0, n, 1) for n in array.shape[1:])
+                slab = source((slice(span.start, span.stop, 1), *whole))
+                for index in missing:
+                    values = slab[(slice(None), *array.box(index)[1:])]
+                    chunks = encoded_chunks(array, values.astype(array.dtype, copy=False))
+                    writer.write(array, folder, index, chunks)
+            written += len(missing)
+            kept += len(indices) - len(missing)
+            if on_progress is not None:
+                on_progress(span.stop * row_size, array.shape[0] * row_size)
     return written, kept
 
 

@@ -12,18 +12,20 @@ import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import Any, ClassVar
+from types import TracebackType
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .codecs import ChunkCodec, Zstd, codec_from, crc32c
 from .errors import BadProduct, DamagedChunk
-from .files import write_bytes, write_text
+from .files import new_file, write_text
 
 Box = tuple[slice, ...]
 Index = tuple[int, ...]
@@ -124,17 +126,24 @@ class ShardedArray:
             "dimension_names": list(self.names),
         }
 
-    def pack(self, chunks: Iterable[bytes | None]) -> bytes:
-        """What a shard's file holds, of its encoded chunks in C order (:func:`pack_shard`)."""
+    def packed(self, chunks: Iterable[bytes | None]) -> Iterator[bytes]:
+        """What a shard's file holds, part by part, of its encoded chunks in C order.
+
+        Parameters
+        ----------
+        chunks
+            All of the shard; None for one that holds nothing but the fill value. Asked for one by
+            one, so that a shard need not be in memory.
+        """
         index = np.full((math.prod(self.chunks), 2), _EMPTY, "<u8")
-        parts: list[bytes] = []
         offset = 0
         for number, chunk in enumerate(chunks):
             if chunk is not None:
                 index[number] = offset, len(chunk)
-                parts.append(chunk)
                 offset += len(chunk)
-        return b"".join((*parts, index.tobytes(), crc32c(index.tobytes())))
+                yield chunk
+        yield index.tobytes()
+        yield crc32c(index.tobytes())
 
     def index_of(self, file: FileIO, path: Path) -> NDArray[np.uint64]:
         """Offsets and lengths [n, 2] of the chunks in an opened shard; BadProduct on damage."""
@@ -171,18 +180,8 @@ class ShardedArray:
         )
 
 
-def encode_shard(array: ShardedArray, values: NDArray[Any]) -> bytes:
-    """Encode one shard.
-
-    Parameters
-    ----------
-    values
-        The part of the array that the shard holds (:meth:`ShardedArray.box`), in its dtype.
-    """
-    return pack_shard(array, _encoded_chunks(array, values))
-
-
-def _encoded_chunks(array: ShardedArray, values: NDArray[Any]) -> Iterator[bytes | None]:
+def encoded_chunks(array: ShardedArray, values: NDArray[Any]) -> Iterator[bytes | None]:
+    """Encode a shard's chunks, in C order; None for what holds nothing but the fill value."""
     for place in itertools.product(*map(range, array.chunks)):
         corner = [i * c for i, c in zip(place, array.chunk, strict=True)]
         part = values[tuple(slice(a, a + c) for a, c in zip(corner, array.chunk, strict=True))]
@@ -210,28 +209,71 @@ def _padded(part: NDArray[Any], array: ShardedArray) -> NDArray[Any]:
     return whole
 
 
-def pack_shard(array: ShardedArray, chunks: Iterable[bytes | None]) -> bytes:
-    """Make a shard of chunks that are encoded already.
+def write_shard(array: ShardedArray, folder: Path, index: Index, values: NDArray[Any]) -> int:
+    """Encode and write one shard, whole or not at all; returns its length in bytes.
 
     Parameters
     ----------
-    chunks
-        All chunks of the shard in C order; None for one that holds nothing but the fill value.
+    values
+        The part of the array that the shard holds (:meth:`ShardedArray.box`), in its dtype.
     """
-    return array.pack(chunks)
+    with ShardWriter() as writer:
+        writer.write(array, folder, index, encoded_chunks(array, values))
+    return writer.bytes_written
 
 
-def write_shard(array: ShardedArray, folder: Path, index: Index, values: NDArray[Any]) -> int:
-    """Encode and write one shard, whole or not at all; returns its length in bytes."""
-    return write_packed(array, folder, index, encode_shard(array, values))
+class ShardWriter:
+    """Writes shards, each whole or not at all: one is forced to disk while the next is made.
 
+    Used in a ``with`` block: where it ends without an error, all is on the disk.
 
-def write_packed(array: ShardedArray, folder: Path, index: Index, packed: bytes) -> int:
-    """Write a shard that :func:`pack_shard` made, whole or not at all; returns its length."""
-    path = array.file(folder, index)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, packed)
-    return len(packed)
+    Attributes
+    ----------
+    bytes_written
+        Length of all shards.
+    """
+
+    def __init__(self) -> None:
+        self.bytes_written = 0
+        self._disk = ThreadPoolExecutor(1)
+        self._forced: Future[None] | None = None
+
+    def write(
+        self, array: ShardedArray, folder: Path, index: Index, chunks: Iterable[bytes | None]
+    ) -> None:
+        """Write a shard as its chunks come (:meth:`ShardedArray.packed`).
+
+        Raises
+        ------
+        OSError
+            This shard, or the one before it, cannot be written.
+        """
+        path = array.file(folder, index)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as unfinished:
+            file = unfinished.enter_context(new_file(path))
+            for part in array.packed(chunks):
+                self.bytes_written += file.write(part)
+            self._settle()
+            self._forced = self._disk.submit(unfinished.pop_all().close)
+
+    def _settle(self) -> None:
+        """Wait for the last shard; raises what befell it."""
+        if self._forced is not None:
+            self._forced.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._disk.shutdown()
+        if error is None:
+            self._settle()
 
 
 def read_index(array: ShardedArray, path: Path) -> NDArray[np.uint64]:

@@ -35,6 +35,9 @@ from .tiff_layout import PARSE_ERRORS, Layout, Plane, is_native, open_tiff
 Values = NDArray[Any]
 
 CACHE_BYTES = 64 * 1024**2
+_LARGE_BYTES = 8 * 1024**2
+"""Of a reading of so much, only the tiles at its border are kept: its neighbours share those."""
+
 _WHITE, _JPEG, _ASCII = 255, 7, 2
 
 
@@ -176,10 +179,15 @@ class TiffSlide(Closing):
             return self._only_tile(plane, where, part)
         shape = (part.height_px, part.width_px, plane.samples)
         out = np.empty(shape, _native(plane.page.dtype))
+        is_large = out.nbytes >= _LARGE_BYTES
         for row in range(part.y_px // tall, (bottom - 1) // tall + 1):
             for column in range(part.x_px // wide, (right - 1) // wide + 1):
-                tile = self._tile(plane, where, row, column)
                 top, left = row * tall - part.y_px, column * wide - part.x_px
+                is_inside = _is_inside(top, tall, part.height_px) and _is_inside(
+                    left, wide, part.width_px
+                )
+                keep = not (is_large and is_inside)
+                tile = self._tile(plane, where, row, column, keep=keep)
                 target = out[max(0, top) : top + tall, max(0, left) : left + wide]
                 seen = tile[max(0, -top) :, max(0, -left) :]
                 target[...] = seen[: target.shape[0], : target.shape[1]]
@@ -194,12 +202,13 @@ class TiffSlide(Closing):
         owned: Values = np.require(inside, _native(tile.dtype), requirements=("C", "W"))
         return owned
 
-    def _tile(self, plane: Plane, where: str, row: int, column: int) -> Values:
+    def _tile(self, plane: Plane, where: str, row: int, column: int, *, keep: bool) -> Values:
         key = (id(plane), row, column)
         tile = self._tiles.get(key)
         if tile is None:
             tile = self._decoded(plane, where, row, column)
-            self._tiles.put(key, tile)
+            if keep:
+                self._tiles.put(key, tile)
         return tile
 
     def _decoded(self, plane: Plane, where: str, row: int, column: int) -> Values:
@@ -253,6 +262,10 @@ def _obstacle(plane: Plane) -> str:
 def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """The type in this machine's byte order, whatever the file's."""
     return dtype.newbyteorder("=")
+
+
+def _is_inside(start: int, length: int, whole: int) -> bool:
+    return start >= 0 and start + length <= whole
 
 
 def _is_one_tile(plane: Plane, part: Bounds) -> bool:

@@ -377,6 +377,15 @@ class TestTiff:
                 slide.read(0, y, 0, 240, 2220)
                 assert 0 < slide._tiles.held_bytes <= limit
 
+    def test_of_a_large_part_only_the_tiles_at_its_border_are_kept(self, shared_data):
+        with TiffSlide(shared_data / SVS) as slide:
+            whole = slide.read(0, 0, 0, 2967, 2220)
+            assert slide._tiles.held_bytes == 0
+            part = slide.read(0, 100, 240, 2700, 1440)
+            np.testing.assert_array_equal(part, whole[100:2800, 240:1680])
+            # Cut by the upper and the lower edge: two rows of six.
+            assert slide._tiles.held_bytes == 12 * 240 * 240 * 3
+
     def test_of_several_images_the_largest_is_the_slide(self, tmp_path):
         path = tmp_path / "two.ome.tif"
         small, large = np.zeros((64, 64, 3), np.uint8), np.full((300, 200, 3), 9, np.uint8)

@@ -24,10 +24,9 @@ from microtome.storage.errors import BadProduct, DamagedChunk
 from microtome.storage.jpeg import Jpeg, decode_tile, frame_of
 from microtome.storage.shards import (
     ShardedArray,
-    pack_shard,
+    ShardWriter,
     read_box,
     write_metadata,
-    write_packed,
 )
 from microtome.storage.stored_slides import (
     KIND,
@@ -168,7 +167,8 @@ def layout(height: int, width: int) -> ShardedArray:
 def test_zarr_reads_what_we_pack_and_an_absent_tile_is_white(tmp_path: Path) -> None:
     array, folder = layout(50, 90), tmp_path / "a"
     tiles = [jpeg(picture(32, 48, seed)) for seed in range(4)]
-    write_packed(array, folder, (0, 0, 0), pack_shard(array, [tiles[0], None, tiles[2], tiles[3]]))
+    with ShardWriter() as writer:
+        writer.write(array, folder, (0, 0, 0), [tiles[0], None, tiles[2], tiles[3]])
     write_metadata(folder, array.metadata())
     whole = np.full((64, 96, 3), 255, np.uint8)
     for number in (0, 2, 3):
@@ -194,7 +194,8 @@ def test_one_damaged_tile_is_named_and_its_neighbours_are_read(tmp_path: Path) -
     array, folder = layout(64, 96), tmp_path / "a"
     tile = jpeg(picture(32, 48))
     chunks = [tile, tile[: len(tile) // 2], tile, tile]
-    write_packed(array, folder, (0, 0, 0), pack_shard(array, chunks))
+    with ShardWriter() as writer:
+        writer.write(array, folder, (0, 0, 0), chunks)
     part = read_box(array, folder, (slice(0, 3, 1), slice(32, 64, 1), slice(0, 96, 1)))
     np.testing.assert_array_equal(part[:, :, :48].transpose(1, 2, 0), libjpeg(tile))
     with pytest.raises(DamagedChunk, match=r"'y': 0, 'x': 48"):

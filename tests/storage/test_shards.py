@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from microtome.storage.codecs import Zstd
 from microtome.storage.errors import BadProduct
 from microtome.storage.shards import (
     ShardedArray,
-    encode_shard,
+    ShardWriter,
+    encoded_chunks,
     is_whole,
     read_box,
     write_metadata,
@@ -97,10 +99,13 @@ def test_minus_zero_and_nan_are_kept(tmp_path: Path) -> None:
     assert zarr.open_array(tmp_path / "a", mode="r")[...].tobytes() == values.tobytes()
 
 
+def encoded(array: ShardedArray, values: np.ndarray) -> bytes:
+    return b"".join(array.packed(encoded_chunks(array, values)))
+
+
 def test_an_empty_chunk_takes_no_room() -> None:
     array = ShardedArray((64, 64), np.dtype("uint8"), (64, 64), (16, 16), ("y", "x"))
-    empty = encode_shard(array, np.zeros((64, 64), np.uint8))
-    assert len(empty) == 16 * 16 + 4
+    assert len(encoded(array, np.zeros((64, 64), np.uint8))) == 16 * 16 + 4
 
 
 A_LAYOUT = ShardedArray((3, 40, 40), np.dtype("uint8"), (3, 32, 32), (3, 16, 16), ("c", "y", "x"))
@@ -144,7 +149,7 @@ def test_a_flipped_bit_anywhere_is_noticed_when_it_is_read(kept: Path) -> None:
 def test_equal_values_give_equal_bytes() -> None:
     values = values_for(A_LAYOUT)[A_LAYOUT.box((0, 0, 0))]
     strided = np.asfortranarray(values)
-    assert encode_shard(A_LAYOUT, values) == encode_shard(A_LAYOUT, strided)
+    assert encoded(A_LAYOUT, values) == encoded(A_LAYOUT, strided)
 
 
 @pytest.mark.parametrize(
@@ -161,3 +166,36 @@ def test_a_layout_that_cannot_be_is_refused(change: dict[str, Any]) -> None:
     parts |= {"chunk": (3, 16, 16), "names": ("c", "y", "x")} | change
     with pytest.raises(ValueError, match="do not tile"):
         ShardedArray(**parts)
+
+
+def test_a_shard_whose_making_fails_leaves_nothing_and_those_before_it_are_whole(
+    tmp_path: Path,
+) -> None:
+    first, second = (list(A_LAYOUT.indices())[n] for n in (0, 1))
+    values = values_for(A_LAYOUT)
+
+    def failing() -> Iterator[bytes | None]:
+        yield b"a chunk"
+        raise ValueError("the second chunk")
+
+    whole = encoded_chunks(A_LAYOUT, values[A_LAYOUT.box(first)])
+    with ShardWriter() as writer:
+        writer.write(A_LAYOUT, tmp_path, first, whole)
+        with pytest.raises(ValueError, match="the second chunk"):
+            writer.write(A_LAYOUT, tmp_path, second, failing())
+    assert is_whole(A_LAYOUT, tmp_path, first)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [
+        A_LAYOUT.file(tmp_path, first)
+    ]
+
+
+def test_what_befell_a_shard_on_its_way_to_disk_is_raised(tmp_path: Path) -> None:
+    index = (0, 0, 0)
+    path = A_LAYOUT.file(tmp_path, index)
+    path.mkdir(parents=True)
+    chunks = encoded_chunks(A_LAYOUT, values_for(A_LAYOUT)[A_LAYOUT.box(index)])
+    writer = ShardWriter()
+    writer.write(A_LAYOUT, tmp_path, index, chunks)
+    with pytest.raises(IsADirectoryError):
+        writer.__exit__(None, None, None)
+    assert list(path.parent.iterdir()) == [path]
