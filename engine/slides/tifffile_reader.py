@@ -183,10 +183,7 @@ class TiffSlide(Closing):
         for row in range(part.y_px // tall, (bottom - 1) // tall + 1):
             for column in range(part.x_px // wide, (right - 1) // wide + 1):
                 top, left = row * tall - part.y_px, column * wide - part.x_px
-                is_inside = _is_inside(top, tall, part.height_px) and _is_inside(
-                    left, wide, part.width_px
-                )
-                keep = not (is_large and is_inside)
+                keep = not (is_large and _is_within(plane, row, column, part))
                 tile = self._tile(plane, where, row, column, keep=keep)
                 target = out[max(0, top) : top + tall, max(0, left) : left + wide]
                 seen = tile[max(0, -top) :, max(0, -left) :]
@@ -264,8 +261,16 @@ def _native(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return dtype.newbyteorder("=")
 
 
-def _is_inside(start: int, length: int, whole: int) -> bool:
-    return start >= 0 and start + length <= whole
+def _is_within(plane: Plane, row: int, column: int, part: Bounds) -> bool:
+    """Whether a rectangle holds all of a tile that lies in the image."""
+    spans = (
+        (row, plane.segment_px[0], plane.height_px, part.y_px, part.height_px),
+        (column, plane.segment_px[1], plane.width_px, part.x_px, part.width_px),
+    )
+    return all(
+        number * side >= start and min((number + 1) * side, whole) <= start + length
+        for number, side, whole, start, length in spans
+    )
 
 
 def _is_one_tile(plane: Plane, part: Bounds) -> bool:
