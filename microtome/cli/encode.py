@@ -73,8 +73,8 @@ def encode(
     encoder: Annotated[
         str | None,
         typer.Option(
-            help="timm:NAME[:WEIGHTS], FILE.pt, package.module:name …; stain-texture for slides "
-            "and block-texture for scans by default."
+            help="timm:NAME[:WEIGHTS], FILE.pt, FILE.onnx, package.module:name …; stain-texture "
+            "for slides and block-texture for scans by default."
         ),
     ] = None,
     mpp: Annotated[

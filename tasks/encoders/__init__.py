@@ -9,6 +9,8 @@ from ...storage.errors import BadModel
 from .base import Encoder, Features, Tiles
 from .catalogue import CATALOGUE, FoundationModel
 from .foundation import load_foundation
+from .onnx_encoder import SUFFIX as ONNX_SUFFIX
+from .onnx_encoder import load_onnx_encoder
 from .stain_texture import StainTexture
 from .torch_encoder import compiled, load_torch_encoder
 from .torch_forward import Precision
@@ -28,6 +30,7 @@ ENCODERS = {
     "timm:NAME:pretrained": "the same with timm's own weights, which timm downloads",
     "timm:NAME:FILE.safetensors": "the same with weights from a file",
     "FILE.pt": "a TorchScript module; --tile-px and --mpp say what it was made for",
+    "FILE.onnx": "a graph of ONNX; with the extra microtome[onnx]",
     "package.module:factory": "a torch.nn.Module of your own code",
 }
 """What :func:`load_encoder` takes, and what it is."""
@@ -49,12 +52,12 @@ def load_encoder(
     ----------
     spec
         ``stain-texture``; a foundation model by its name in :data:`CATALOGUE`, as ``NAME`` or
-        ``NAME:FILE``; or another deep encoder as
+        ``NAME:FILE``; an ONNX file; or another deep encoder as
         :func:`~microtome.tasks.encoders.torch_encoder.load_torch_encoder` takes it.
     weights
         File of weights of a foundation model, in place of ``NAME:FILE``.
     device, precision
-        Of deep encoders; ``stain-texture`` runs on the CPU.
+        Of deep encoders; ``stain-texture`` runs on the CPU, and an ONNX file in its own precision.
     is_compiled
         Let ``torch.compile`` work on a deep encoder first, which takes a minute or more.
     mpp, tile_px
@@ -63,7 +66,8 @@ def load_encoder(
     Raises
     ------
     BadModel, BadResolution, MissingFile, MissingDependency
-        See there, and :func:`~microtome.tasks.encoders.foundation.load_foundation`.
+        See there, :func:`~microtome.tasks.encoders.foundation.load_foundation` and
+        :func:`~microtome.tasks.encoders.onnx_encoder.load_onnx_encoder`.
 
     Examples
     --------
@@ -90,5 +94,13 @@ def load_encoder(
             where=spec,
             remedy="Write timm:NAME:FILE for other models of timm",
         )
+    if Path(spec).suffix == ONNX_SUFFIX:
+        if precision != "fp32" or is_compiled:
+            raise BadModel(
+                "an ONNX file is run as it was exported: it has a precision of its own",
+                where=spec,
+                remedy="Leave --precision and --compile out",
+            )
+        return load_onnx_encoder(Path(spec), device=device, mpp=mpp, tile_px=tile_px)
     deep = load_torch_encoder(spec, device=device, mpp=mpp, tile_px=tile_px, precision=precision)
     return compiled(deep) if is_compiled else deep

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MPP = 0.5
 TORCHSCRIPT_SUFFIXES = (".pt", ".ts", ".jit")
-_WEIGHTS_ONLY = (".safetensors", ".onnx")
+_WEIGHTS_ONLY = ".safetensors"
 _PICKLED_SUFFIXES = (".pth", ".ckpt", ".bin", ".pkl", ".pt2")
 _VERSION_DIGITS = 12
 
@@ -117,7 +117,7 @@ def load_torch_encoder(
         parts = _timm(spec)
     elif Path(spec).suffix in (*TORCHSCRIPT_SUFFIXES, *_PICKLED_SUFFIXES):
         parts = _torchscript(Path(spec), device)
-    elif Path(spec).suffix in _WEIGHTS_ONLY:
+    elif Path(spec).suffix == _WEIGHTS_ONLY:
         raise _no_module(Path(spec))
     else:
         parts = _imported(spec)
@@ -182,8 +182,6 @@ def compiled(encoder: TorchEncoder) -> TorchEncoder:
 
 
 def _no_module(path: Path) -> BadModel:
-    if path.suffix == ".onnx":
-        return BadModel("ONNX files are not run", where=path, remedy="Save it with torch.jit.save")
     return BadModel(
         "weights without a model",
         where=path,

@@ -302,8 +302,6 @@ class TestRefusals:
     def test_weights_without_a_model_and_models_that_are_none(self, saved):
         with pytest.raises(BadModel, match="uni2:FILE"):
             load_encoder(str(saved / "mean.safetensors"))
-        with pytest.raises(BadModel, match=r"torch\.jit\.save"):
-            load_encoder("model.onnx", tile_px=64)
         with pytest.raises(BadModel, match="catalogue"):
             load_encoder("timm:resnet18", weights=saved / "mean.bin")
 
