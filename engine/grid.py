@@ -116,7 +116,7 @@ class TileGrid:
             _box(tile_px, mpp, mpp_0 * d) for mpp_0, d in zip(info.mpp, downsample, strict=True)
         )
         footprint = (box[0] * downsample[0], box[1] * downsample[1])
-        area = _covered(info, chosen, within_bounds)
+        area = covered(info, chosen, within_bounds=within_bounds)
         rows = _positions(area.height_px, footprint[0], stride / tile_px, edge) + area.y_px
         columns = _positions(area.width_px, footprint[1], stride / tile_px, edge) + area.x_px
         y, x = np.meshgrid(rows, columns, indexing="ij")
@@ -133,7 +133,7 @@ class TileGrid:
         )
 
 
-def _covered(info: SlideInfo, level: Level, within_bounds: bool) -> Bounds:
+def covered(info: SlideInfo, level: Level, *, within_bounds: bool = True) -> Bounds:
     """The part of level 0 to lay tiles over; a level may lack the last rows and columns of it."""
     height = min(info.height_px, math.floor(level.height_px * level.downsample_y + 1e-6))
     width = min(info.width_px, math.floor(level.width_px * level.downsample_x + 1e-6))

@@ -104,6 +104,44 @@ def slide_label(
     }
 
 
+def slide_map(
+    name: str,
+    mpp: tuple[float, float],
+    origin_px: tuple[float, float],
+    downsamples: Sequence[tuple[float, float]],
+) -> Json:
+    """Metadata of one value a place on a slide: axes y, x, in the frame of the slide's image.
+
+    Parameters
+    ----------
+    mpp
+        (y, x) micrometres per level-0 pixel.
+    origin_px
+        (y, x) level-0 pixels: the corner of the map's first pixel.
+    downsamples
+        (y, x) level-0 pixels per pixel of each level, finest first.
+    """
+    y, x = (origin_px[axis] * mpp[axis] for axis in (0, 1))
+    return {
+        "version": VERSION,
+        "multiscales": [
+            {
+                "name": name,
+                "type": "mean of known pixels",
+                "axes": [_axis("y", _MICROMETRE), _axis("x", _MICROMETRE)],
+                "datasets": [
+                    _dataset(
+                        str(level),
+                        _scale(mpp, n),
+                        (y + _centre(mpp, n)[0], x + _centre(mpp, n)[1]),
+                    )
+                    for level, n in enumerate(downsamples)
+                ],
+            }
+        ],
+    }
+
+
 def labels(names: Sequence[str]) -> Json:
     """Metadata of the group ``labels`` of an image."""
     return {"version": VERSION, "labels": list(names)}
