@@ -31,6 +31,7 @@ _PUBLIC = {
     "VirtualStore": "storage.virtual_store",
     "Bag": "storage.bags",
     "read_bag": "storage.bags",
+    "read_vectors": "storage.slide_vectors",
     "read_predictions": "storage.predictions",
     "Connectome": "storage.connectomes",
     "read_connectomes": "storage.connectomes",

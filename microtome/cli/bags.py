@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .bags_pool import pool
 from .common import Jobs, Out, Overwrite, exit_unless_all_done, run_with_progress
 
 if TYPE_CHECKING:
@@ -32,11 +33,12 @@ def register(app: typer.Typer) -> None:
     group.command("list")(list_bags)
     group.command("export")(export)
     group.command("import")(import_)
+    group.command("pool")(pool)
     app.add_typer(group)
 
 
 def bags() -> None:
-    """Bags: what there is, and to and from CLAM, TRIDENT and STAMP."""
+    """Bags: what there is, one vector a slide, and to and from CLAM, TRIDENT and STAMP."""
 
 
 def list_bags(
