@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import bags, connectome, demo, doctor, encode, heatmap, info, ingest, mil, simulate, tissue
+from . import (
+    bags,
+    camel,
+    connectome,
+    demo,
+    doctor,
+    encode,
+    heatmap,
+    info,
+    ingest,
+    mil,
+    simulate,
+    tissue,
+)
 
 app = typer.Typer(
     name="microtome",
@@ -37,5 +50,19 @@ def root(
     """Whole slides in, heatmaps out; brain scans in, diagnosed connectomes out."""
 
 
-for group in (bags, connectome, demo, doctor, encode, heatmap, info, ingest, mil, simulate, tissue):
+_GROUPS = (
+    bags,
+    camel,
+    connectome,
+    demo,
+    doctor,
+    encode,
+    heatmap,
+    info,
+    ingest,
+    mil,
+    simulate,
+    tissue,
+)
+for group in _GROUPS:
     group.register(app)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -193,38 +193,39 @@ def fill_map(
     predict
         uint8 [b, w, w, 3] to float32 [b, w, w].
     on_progress
-        Told of (pixels of the map done, in all).
+        Told of (windows done, in all); those that reach into two blocks count twice.
 
     Raises
     ------
     CorruptTiles
         A window cannot be decoded.
     """
-    total = plan.frame.shape[0] * plan.frame.shape[1]
+    tell = on_progress or (lambda done, total: None)
+    blocks = list(plan.blocks())
+    total = sum(len(windows.touching(block).grid) for block in blocks)
     done = 0
-    for block in plan.blocks():
-        missing = plan.missing(folder, block)
+    for block in blocks:
+        missing, own = plan.missing(folder, block), windows.touching(block)
         if missing:
-            mean = predict_block(slide, windows.touching(block), predict, block)
-            plan.write(folder, block, mean, missing)
-        done += (block[0].stop - block[0].start) * (block[1].stop - block[1].start)
-        if on_progress is not None:
-            on_progress(done, total)
+            blend = Blend(block, windows.grid.tile_px)
+            for count in _add_windows(blend, slide, own, predict):
+                tell(done + count, total)
+            plan.write(folder, block, blend.mean(), missing)
+        done += len(own.grid)
+        tell(done, total)
 
 
-def predict_block(
-    slide: Slide, windows: Windows, predict: Predictor, block: tuple[slice, slice]
-) -> Probabilities:
-    """Probabilities of a block of the map, float32 [h, w], NaN where no window is."""
-    blend = Blend(block, windows.grid.tile_px)
-    if len(windows.grid):
-        reader = TileReader(slide, windows.grid, 0, readers=default_readers())
-        for batch in reader.batches(lambda tiles: (tiles, {})):
-            found = predict(batch.tiles)
-            for index, values in zip(batch.indices.tolist(), found, strict=True):
-                y, x = windows.corners_px[index].tolist()
-                blend.add((y, x), values)
-    return blend.mean()
+def _add_windows(blend: Blend, slide: Slide, windows: Windows, predict: Predictor) -> Iterator[int]:
+    """Read, predict and blend windows; yields how many are done."""
+    if not len(windows.grid):
+        return
+    reader = TileReader(slide, windows.grid, 0, readers=default_readers())
+    for batch in reader.batches(lambda tiles: (tiles, {})):
+        found = predict(batch.tiles)
+        for index, values in zip(batch.indices.tolist(), found, strict=True):
+            y, x = windows.corners_px[index].tolist()
+            blend.add((y, x), values)
+        yield int(batch.indices[-1]) + 1
 
 
 @dataclass(frozen=True)
@@ -264,7 +265,7 @@ def predict_slide(
     tissue
         A mask of the slide; it is found where none is given.
     on_progress
-        Told of (pixels of the map done, in all).
+        Told of (windows done, in all).
 
     Raises
     ------

@@ -108,9 +108,10 @@ def train_segmenter(
     pixels
         uint8 [n, side, side, 3] RGB; may be a memory map.
     masks
-        uint8 [n, side, side]: 0 or 1.
+        uint8 [n, side, side]: 0 or 1. Or [n, g, g], labels of instances, to be painted on theirs
+        (:func:`~.images.painted`).
     weights
-        float32 [n, side, side], 0 … : what each pixel counts in the loss. All the same by default.
+        float32 of either shape, 0 … : what each pixel counts in the loss. All the same by default.
     on_progress
         Told of (epochs done, in all).
     folder
@@ -158,16 +159,21 @@ def train_segmenter(
 
 
 def _check(pixels: Pixels, masks: Masks, weights: NDArray[np.float32] | None) -> None:
-    fits = pixels.ndim == 4 and pixels.shape[3] == 3 and masks.shape == pixels.shape[:3]
-    if not fits or pixels.shape[1] != pixels.shape[2] or not len(pixels):
-        raise BadGeometry(f"pixels {pixels.shape} and masks {masks.shape} do not fit together")
-    if weights is not None and weights.shape != masks.shape:
-        raise BadGeometry(f"weights {weights.shape} are not those of masks {masks.shape}")
+    shape = pixels.shape
+    if len(shape) != 4 or shape[1] != shape[2] or shape[3] != 3 or not len(pixels):
+        raise BadGeometry(f"pixels are uint8 [n, side, side, 3], not {list(shape)}")
+    for name, part in (("masks", masks), ("weights", weights)):
+        if part is not None and not _paints(part.shape, shape[0], shape[1]):
+            raise BadGeometry(f"{name} {list(part.shape)} do not fit to pixels {list(shape)}")
     if max(int(mask.max()) for mask in masks) != 1:
         raise LabelError(
             "masks must hold 0 and 1, and 1 somewhere",
             remedy="Give images of which some are positive",
         )
+
+
+def _paints(lattice: tuple[int, ...], n: int, side: int) -> bool:
+    return len(lattice) == 3 and lattice == (n, lattice[1], lattice[1]) and side % lattice[1] == 0
 
 
 def _digest(*arrays: NDArray[Any] | None) -> str:
@@ -315,7 +321,9 @@ class _Images:
             if part is None:
                 made.append(None)
                 continue
-            image: Any = np.ascontiguousarray(part[row, y : y + cut, x : x + cut])
+            step = side // part.shape[1]
+            whole = part[row].repeat(step, 0).repeat(step, 1) if step > 1 else part[row]
+            image: Any = np.ascontiguousarray(whole[y : y + cut, x : x + cut])
             image = cv2.resize(image, (wanted, wanted), interpolation=how)
             image = np.rot90(image, turns)
             made.append(np.ascontiguousarray(image[:, ::-1] if mirrored else image))

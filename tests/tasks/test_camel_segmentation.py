@@ -23,6 +23,7 @@ from microtome.storage.errors import (
     StaleProduct,
     UnwritableOutput,
 )
+from microtome.tasks.camel.images import painted
 from microtome.tasks.camel.segmentation import (
     SegmentSettings,
     balanced_batches,
@@ -36,6 +37,7 @@ RESUMED = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
+from microtome.tasks.camel.images import painted
 from microtome.tasks.camel.segmentation import SegmentSettings, train_segmenter
 
 data = np.load(sys.argv[1])
@@ -163,6 +165,18 @@ def test_a_kept_model_says_what_it_is_and_predicts_the_same(images, tmp_path):
     (tmp_path / "model" / "weights.safetensors").write_bytes(b"no")
     with pytest.raises(BadModel, match="model"):
         load_segmenter(tmp_path / "model")
+
+
+def test_labels_of_instances_are_painted_on_their_pixels(images):
+    pixels, _ = images
+    labels = np.random.default_rng(0).integers(0, 2, (8, 4, 4)).astype(np.uint8)
+    weights = np.random.default_rng(1).random((8, 2, 2), np.float32)
+    coarse = train_segmenter(pixels, labels, TINY, weights=weights)
+    fine = train_segmenter(
+        pixels, painted(labels, 64), TINY, weights=weights.repeat(32, 1).repeat(32, 2)
+    )
+    for name, value in coarse.network.state_dict().items():
+        assert torch.equal(value, fine.network.state_dict()[name]), name
 
 
 @pytest.mark.parametrize("wrong", ["shape", "weights", "value", "empty", "encoder"])
