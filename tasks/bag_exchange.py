@@ -14,10 +14,19 @@ from ..storage.bag_records import bag_id
 from ..storage.bags import KIND, SUFFIX, read_bag, write_bag
 from ..storage.commit import file_identity, is_done, product_key, require_commit
 from ..storage.errors import CohortError, InputError, MissingFile, StaleProduct, UnreadableFile
-from ..storage.exchange import Facts, export_clam, export_pt, export_stamp, import_bag
+from ..storage.exchange import (
+    Facts,
+    export_anndata,
+    export_clam,
+    export_pt,
+    export_stamp,
+    import_bag,
+)
+from ..storage.exchange.anndata import KIND as ANNDATA
+from ..storage.exchange.anndata import SUFFIX as ZARR
 from ..storage.exchange.hdf5 import opened
 
-Format = Literal["clam", "trident", "stamp"]
+Format = Literal["clam", "trident", "stamp", "anndata"]
 EXPORT_VERSION = 1
 IMPORT_VERSION = 1
 """Go up when the same input would give another file, or another bag."""
@@ -64,7 +73,8 @@ def export_file(
     """Write a bag for another tool.
 
     ``clam`` gives ``<out>/h5_files/<id>.h5`` and ``<out>/pt_files/<id>.pt``, ``trident`` and
-    ``stamp`` give ``<out>/<id>.h5``. Nothing is done where that was made from this very bag.
+    ``stamp`` give ``<out>/<id>.h5``, ``anndata`` gives ``<out>/<id>.zarr``. Nothing is done where
+    that was made from this very bag.
 
     Raises
     ------
@@ -75,13 +85,18 @@ def export_file(
     """
     record = require_commit(bag, KIND)
     identity = bag_id(bag)
-    path = out / ("h5_files" if form == "clam" else ".") / f"{identity}.h5"
+    suffix = ZARR if form == "anndata" else ".h5"
+    path = out / ("h5_files" if form == "clam" else ".") / f"{identity}{suffix}"
     tensor = out / "pt_files" / f"{identity}.pt" if form == "clam" else None
     made = Exchanged(path, int(record.about["instances"]), int(record.about["features"]))
     key = product_key(kind="export", version=EXPORT_VERSION, form=form, bag=record.key)
-    if _is_exported(path, key) and (tensor is None or tensor.is_file()):
+    if form == "anndata":
+        is_there = is_done(path, kind=ANNDATA, key=key, overwrite=overwrite)
+    else:
+        is_there = _is_exported(path, key) and (tensor is None or tensor.is_file())
+        _refuse_other(path, key, overwrite)
+    if is_there:
         return Skipped(made)
-    _refuse_other(path, key, overwrite)
     content = read_bag(bag)
     if content.scan is not None:
         raise InputError(
@@ -89,6 +104,9 @@ def export_file(
             where=bag,
             remedy="Read it with microtome.read_bag",
         )
+    if form == "anndata":
+        export_anndata(content, path, key=key, overwrite=overwrite)
+        return made
     if tensor is not None:
         export_pt(content, tensor)
     (export_stamp if form == "stamp" else export_clam)(content, path, key=key)
@@ -195,7 +213,7 @@ def _slide_of(identity: str, folder: Path, mpp: float | None) -> SlideInfo:
 
 
 def list_foreign(places: Sequence[Path]) -> list[Path]:
-    """Files that are named, and the h5 and pt files of folders that are named.
+    """Files that are named, and the h5 and pt files and AnnData of folders that are named.
 
     Raises
     ------
@@ -207,9 +225,9 @@ def list_foreign(places: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for place in places:
         inside = [place]
-        if place.is_dir():
-            inside = sorted(path for path in place.iterdir() if path.suffix.lower() in FILES)
-        if not inside or not inside[0].is_file():
+        if place.is_dir() and not _is_zarr(place):
+            inside = sorted(path for path in place.iterdir() if _is_foreign(path))
+        if not inside or not inside[0].exists():
             raise MissingFile("no h5 or pt file, nor a folder of them", where=place)
         found += inside
     for identity, count in Counter(path.stem for path in found).items():
@@ -217,3 +235,12 @@ def list_foreign(places: Sequence[Path]) -> list[Path]:
             twice = ", ".join(str(path) for path in found if path.stem == identity)
             raise CohortError(f"{count} files have the id {identity!r}", where=twice)
     return found
+
+
+def _is_foreign(path: Path) -> bool:
+    # Bags and OME-Zarr of ours are Zarr v3, and have no .zattrs.
+    return path.suffix.lower() in FILES or (_is_zarr(path) and (path / ".zattrs").is_file())
+
+
+def _is_zarr(path: Path) -> bool:
+    return path.suffix == ZARR and path.is_dir()

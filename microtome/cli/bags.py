@@ -24,6 +24,7 @@ class Format(StrEnum):
     CLAM = "clam"
     TRIDENT = "trident"
     STAMP = "stamp"
+    ANNDATA = "anndata"
 
 
 def register(app: typer.Typer) -> None:
@@ -95,8 +96,8 @@ def export(
 ) -> None:
     """Write bags for another tool.
 
-    clam writes OUT/h5_files/<id>.h5 and OUT/pt_files/<id>.pt, trident and stamp OUT/<id>.h5; and
-    OUT/ledger.jsonl.
+    clam writes OUT/h5_files/<id>.h5 and OUT/pt_files/<id>.pt, trident and stamp OUT/<id>.h5,
+    anndata OUT/<id>.zarr; and OUT/ledger.jsonl.
 
     Example: [bold]microtome bags export bags --format clam --out for-clam[/]
     """
@@ -120,7 +121,8 @@ def export(
 
 def import_(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="h5 or pt files, or folders of them.")
+        list[Path],
+        typer.Argument(metavar="FILE...", help="h5, pt or AnnData files, or folders of them."),
     ],
     *,
     out: Out,
@@ -145,7 +147,7 @@ def import_(
     jobs: Jobs = 1,
     overwrite: Overwrite = False,
 ) -> None:
-    """Take in bags of CLAM, TRIDENT or STAMP.
+    """Take in bags of CLAM, TRIDENT or STAMP, or AnnData that were exported here.
 
     Writes OUT/<id>.bag.zarr for each file and OUT/ledger.jsonl. What neither the file nor its
     slide says is not guessed: the file is rejected, with the option that would say it.

@@ -1,4 +1,4 @@
-"""Bags of other tools, in and out: CLAM and TRIDENT (h5, pt), STAMP (h5)."""
+"""Bags of other tools, in and out: CLAM and TRIDENT (h5, pt), STAMP (h5), AnnData (Zarr)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..bags import Bag
 from ..errors import BadProduct
+from .anndata import export_anndata, read_anndata
 from .clam import FEATURES as CLAM_FEATURES
 from .clam import export_clam, export_pt, read_clam, read_pt
 from .facts import Facts
@@ -13,11 +14,11 @@ from .hdf5 import opened
 from .stamp import FEATURES as STAMP_FEATURES
 from .stamp import export_stamp, read_stamp
 
-__all__ = ["Facts", "export_clam", "export_pt", "export_stamp", "import_bag"]
+__all__ = ["Facts", "export_anndata", "export_clam", "export_pt", "export_stamp", "import_bag"]
 
 
 def import_bag(path: Path, *, facts: Facts | None = None, coords: Path | None = None) -> Bag:
-    """Read a bag of CLAM, TRIDENT or STAMP; which of them wrote it is seen by its datasets.
+    """Read a bag of CLAM, TRIDENT, STAMP or AnnData; whose it is, its datasets say.
 
     Nothing is guessed: what neither the file nor ``facts`` says is an error that names the
     option that would say it, and what they contradict each other in is an error as well.
@@ -26,7 +27,8 @@ def import_bag(path: Path, *, facts: Facts | None = None, coords: Path | None = 
     ----------
     path
         ``<id>.h5`` with ``features`` (CLAM, TRIDENT) or ``feats`` (STAMP), or ``<id>.pt``, a
-        tensor [n, d]. The bag's id is the file's stem.
+        tensor [n, d]; or ``<id>.zarr``, an AnnData that was exported here. The bag's id is the
+        file's stem.
     facts
         What is known besides the file: of the slide, of the encoder.
     coords
@@ -42,6 +44,8 @@ def import_bag(path: Path, *, facts: Facts | None = None, coords: Path | None = 
         The tiles' place or size is unknown, contradictory, or off the slide.
     """
     facts = facts or Facts()
+    if path.is_dir():
+        return read_anndata(path)
     if path.suffix.lower() == ".pt":
         return read_pt(path, facts, coords)
     with opened(path) as file:

@@ -40,7 +40,7 @@ STATED = (
 )  # fmt: skip
 """Attributes of coordinates that say where tiles lie, in TRIDENT's words or in CLAM's."""
 
-_OWN = (
+OWN_FACTS = (
     "id", "footprint_px", "slide_px", "mpp", "slide_mpp", "tile_px", "encoder", "bounds_px",
     "feature_names", "source", "corrupt_tiles",
 )  # fmt: skip
@@ -90,7 +90,7 @@ def _attributes(bag: Bag) -> dict[str, Any]:
         "name": bag.id,
         "level0_width": width,
         "level0_height": height,
-        OWN: json.dumps({name: getattr(bag, name) for name in _OWN}),
+        OWN: json.dumps({name: getattr(bag, name) for name in OWN_FACTS}),
     }
     if all(side == bag.tile_px for side in bag.footprint_px):
         # In CLAM's words the tiles were read from level 0; of others the level is not known.
@@ -193,10 +193,10 @@ def _own(file: Any, features: NDArray[np.float32], path: Path) -> Bag:
     names = sorted(file[QUALITY]) if QUALITY in file else ()
     quality = {name: array(file, f"{QUALITY}/{name}", path) for name in names}
     places = checked_coords(array(file, COORDS, path), len(features), path)
-    return _restored(features, places, stated, path, quality=quality)
+    return restored(features, places, stated, path, quality=quality)
 
 
-def _restored(
+def restored(
     features: NDArray[np.float32],
     places: NDArray[Any],
     stated: dict[str, Any],
@@ -205,7 +205,8 @@ def _restored(
 ) -> Bag:
     """A bag as the attribute of ours says it was, but for what is known otherwise."""
     try:
-        scalars: dict[str, Any] = json.loads(stated[OWN])
+        found = json.loads(stated[OWN])
+        scalars: dict[str, Any] = {name: found[name] for name in OWN_FACTS}
         for name in ("footprint_px", "slide_px", "slide_mpp", "bounds_px", "feature_names"):
             scalars[name] = None if scalars[name] is None else tuple(scalars[name])
         coords_px = np.ascontiguousarray(places[:, ::-1], np.int64)
@@ -236,7 +237,7 @@ def _placed(
         # Coordinates of ours beside features of another file: of another encoder, it may be.
         encoder = needed(facts.encoder or encoder, "which encoder made it", "--encoder", path)
         known = {"id": path.stem, "encoder": encoder, "feature_names": ()}
-        return _restored(features, places, stated, path, **known)
+        return restored(features, places, stated, path, **known)
     slide_px = _slide_px(stated, facts, path)
     patch_px = number(stated, "patch_size", path)
     tile_px = facts.tile_px or (None if patch_px is None else round(patch_px))
