@@ -6,10 +6,11 @@ import gzip
 import itertools
 import json
 import os
-import signal
+import random
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -267,27 +268,40 @@ def test_killed_at_any_moment_it_ends_the_same(
     assert sum(0 < t["kept"] < t["all"] for t in trials) >= 3
 
 
+@pytest.mark.parametrize("trials", [2, pytest.param(100, marks=pytest.mark.slow)])
 def test_with_two_processes_the_bytes_are_the_same_though_one_is_killed(
-    slide: Path, undisturbed: Path, tmp_path: Path
+    slide: Path, undisturbed: Path, tmp_path: Path, trials: int
 ) -> None:
-    """A worker is killed while it works: its cell is made again by another."""
-    victims: list[int] = []
-
-    def kill_one(_: int, __: int) -> None:
-        if not victims:
-            workers = [
-                p
-                for p in psutil.Process().children(recursive=True)
-                if "spawn_main" in " ".join(p.cmdline())
-            ]
-            victims.append(workers[0].pid)
-            workers[0].send_signal(signal.SIGKILL)
-
+    """A worker is killed while it works, some time after a cell: its own is made by another."""
+    draw = random.Random(trials)
     with open_pool(2) as pool:
-        made = done(ingest_slide(slide, tmp_path, pool=pool, on_progress=kill_one))
-    assert victims
-    assert files_of(made.path) == files_of(undisturbed)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["case.ome.zarr"]
+        for trial in range(trials):
+            wanted, told = draw.randrange(3), itertools.count()
+
+            def kill_one(_: int, __: int, wanted: int = wanted, told: Any = told) -> None:
+                if next(told) == wanted:
+                    time.sleep(draw.uniform(0, 0.3))
+                    draw.choice(workers()).kill()
+
+            before = {worker.pid for worker in workers()}
+            made = done(ingest_slide(slide, tmp_path / str(trial), pool=pool, on_progress=kill_one))
+            assert files_of(made.path) == files_of(undisturbed)
+            assert [p.name for p in made.path.parent.iterdir()] == ["case.ome.zarr"]
+            # Two deaths in one image would be a poisoned cell: the next trial has two workers.
+            until(lambda before=before: len({w.pid for w in workers()} - before) == 1)
+            pool._client.wait_for_workers(2)
+
+
+def workers() -> list[psutil.Process]:
+    children = psutil.Process().children(recursive=True)
+    return [p for p in children if "spawn_main" in " ".join(p.cmdline())]
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.05)
+    time.sleep(0.2)
 
 
 @pytest.mark.slow
