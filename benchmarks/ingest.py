@@ -27,7 +27,7 @@ from tables import ROOT, measured_on, table, verdict, write_report
 
 REAL = ROOT.parent / "shared" / "data" / "slides" / "aperio" / "CMU-1-Small-Region.svs"
 PEERS, VENVS = Path(__file__).parent / "peers", ROOT / ".venv-peers"
-SIDE_PX, QUICK_PX = 12_288, 4096
+SIDE_PX, QUICK_PX = 20_480, 4096
 LARGE_PX = (10_240, 40_960, 100_000)
 ARCHIVE, COMPATIBLE, TWO = "microtome archive", "microtome compatible", "microtome compatible, 2"
 NAIVE = "naive: OpenSlide, dask, to_zarr"

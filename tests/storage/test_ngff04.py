@@ -6,10 +6,12 @@ import json
 import random
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 
 import numcodecs
 import numpy as np
+import ome_types
 import pytest
 import tifffile
 import yaozarrs
@@ -143,6 +145,16 @@ def test_the_ome_xml_is_read_alike_by_others(product: StoredSlide) -> None:
     ]  # fmt: skip
     assert from_ome(text, 301, 230)[0].mpp == (0.1 + 0.2, 0.3)
     assert ome_objective_power(text) == 40.0
+
+
+def test_the_ome_xml_is_valid_by_the_schema(product: StoredSlide) -> None:
+    schema = etree.XMLSchema(etree.parse(files("ome_types") / "ome-2016-06.xsd"))
+    text = (product.path / "OME" / "METADATA.ome.xml").read_text(encoding="utf-8")
+    several = ome_xml([OmeImage("a", 2, 3, None, 20.0), OmeImage("b", 2, 3)])
+    for document in (text, several):
+        schema.assertValid(etree.fromstring(document.encode()))
+    (image,) = ome_types.from_xml(text).images
+    assert (image.pixels.physical_size_x, image.pixels.physical_size_x_unit.value) == (0.3, "µm")
 
 
 def test_the_ome_xml_has_its_elements_in_the_schemas_order() -> None:
