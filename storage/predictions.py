@@ -30,16 +30,17 @@ class SlidePrediction:
     id
         Identity of the slide in its cohort.
     probability
-        Probability of ``target``.
+        Probability of ``target``; of a ``kind`` that has none, the value or the log hazard.
     classes
-        Names of the c classes, in the order of ``probabilities``.
+        Names of the c classes, in the order of ``probabilities``; of labels, or of the value.
     probabilities
-        float32 [c]; they sum to 1.
+        float32 [c]; those of classes sum to 1.
     target
         The class that ``probability`` and ``score`` speak of: the second of two classes, the
-        predicted one where there are more.
+        predicted one where there are more, the most probable label.
     label
-        The true class where it is known.
+        The true class where it is known; labels joined by ``;``, the value, or the time, with a
+        ``+`` where there was no event.
     fold
         Number of the fold whose model, which never saw this slide's patient, made the prediction;
         None for a slide that was in no fold.
@@ -67,6 +68,9 @@ class SlidePrediction:
         Key of the model.
     patient
         The patient where one is known.
+    kind
+        What is predicted: ``classes`` that exclude each other, ``labels`` that do not, the value
+        of a ``regression``, or ``survival``, a log hazard relative to the training slides' mean.
     """
 
     id: str
@@ -87,6 +91,7 @@ class SlidePrediction:
     encoder: str
     model: str
     patient: str | None = None
+    kind: str = "classes"
 
     def __post_init__(self) -> None:
         n = len(self.coords_px)
@@ -104,7 +109,12 @@ class SlidePrediction:
 
     @property
     def predicted(self) -> str:
-        """The most probable class."""
+        """The most probable class, the labels above one half, or the number, in words."""
+        if self.kind == "labels":
+            said = zip(self.classes, self.probabilities, strict=True)
+            return ";".join(name for name, p in said if p > 0.5)
+        if self.kind != "classes":
+            return f"{self.probability:.4g}"
         return self.classes[int(np.argmax(self.probabilities))]
 
 
@@ -148,8 +158,10 @@ def _table(predictions: Sequence[SlidePrediction]) -> str:
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     classes = predictions[0].classes if predictions else ()
-    head = ["id", "patient", "fold", "label", "predicted", "target", "probability"]
-    table.writerow(head + [f"probability_{name}" for name in classes] + ["tiles", "source"])
+    kind = predictions[0].kind if predictions else "classes"
+    what = {"regression": "value", "survival": "log_hazard"}.get(kind, "probability")
+    head = ["id", "patient", "fold", "label", "predicted", "target", what]
+    table.writerow(head + [f"{what}_{name}" for name in classes] + ["tiles", "source"])
     for p in predictions:
         row = [p.id, p.patient, p.fold, p.label, p.predicted, p.target, f"{p.probability:.6g}"]
         table.writerow(row + [f"{value:.6g}" for value in p.probabilities] + [len(p), p.source])
@@ -178,7 +190,8 @@ def read_predictions(path: str | Path) -> list[SlidePrediction]:
 
 
 def _read(group: Any) -> SlidePrediction:
-    facts: dict[str, Any] = {name: group.attrs["microtome"][name] for name in _SCALARS}
+    kept = {"kind": "classes"} | group.attrs["microtome"]
+    facts: dict[str, Any] = {name: kept[name] for name in _SCALARS}
     for name in _TUPLES:
         facts[name] = None if facts[name] is None else tuple(facts[name])
     arrays: dict[str, Any] = {name: get_array(group, name) for name in _ARRAYS}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,8 @@ class Case:
         Where it is from and what is to be learnt; None where not given.
     mpp
         Micrometres per pixel that override the file's own; None to believe the file.
+    extra
+        Text of the further columns that were asked for, by name; empty where nothing is stated.
     """
 
     id: str
@@ -46,6 +48,7 @@ class Case:
     site: str | None = None
     label: str | None = None
     mpp: float | None = None
+    extra: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,13 @@ class Cohort:
         return np.array([index[case.label or ""] for case in self.cases], np.int64)
 
 
-def read_cohort(path: str | Path, *, needs: Iterable[str] = ("path",)) -> Cohort:
+def read_cohort(
+    path: str | Path,
+    *,
+    needs: Iterable[str] = ("path",),
+    extra: Sequence[str] = (),
+    label: str = "label",
+) -> Cohort:
     """Read a cohort from CSV (.csv, .tsv) or Parquet (.parquet) and check every row.
 
     Parameters
@@ -127,6 +136,11 @@ def read_cohort(path: str | Path, *, needs: Iterable[str] = ("path",)) -> Cohort
         ``label`` and ``mpp`` where wanted; others are ignored.
     needs
         Further columns that must be there: ``path`` to read slides, ``label`` to learn.
+    extra
+        Columns of other names that must be there and are kept as text in :attr:`Case.extra`.
+
+    label
+        Column to take as ``label``.
 
     Raises
     ------
@@ -157,7 +171,13 @@ def read_cohort(path: str | Path, *, needs: Iterable[str] = ("path",)) -> Cohort
             where=path,
             remedy="Save it as UTF-8 CSV with commas, or as Parquet",
         ) from error
-    return cohort_from_table(table, folder=path.parent, source=str(path), needs=needs)
+    if label != "label":
+        if label not in table:
+            raise CohortError(
+                f"columns are missing: {label}; there are {', '.join(map(str, table))}", where=path
+            )
+        table = table.drop(columns="label", errors="ignore").rename(columns={label: "label"})
+    return cohort_from_table(table, folder=path.parent, source=str(path), needs=needs, extra=extra)
 
 
 def cohort_from_table(
@@ -166,6 +186,7 @@ def cohort_from_table(
     folder: Path | None = None,
     source: str = "the table",
     needs: Iterable[str] = ("path",),
+    extra: Sequence[str] = (),
     first_row: int = 2,
 ) -> Cohort:
     """Check a data frame and make it a cohort; see :func:`read_cohort`.
@@ -177,7 +198,9 @@ def cohort_from_table(
     first_row
         Number of the first data row in messages.
     """
-    missing = [name for name in dict.fromkeys(("id", "patient", *needs)) if name not in table]
+    missing = [
+        name for name in dict.fromkeys(("id", "patient", *needs, *extra)) if name not in table
+    ]
     if missing:
         raise CohortError(
             f"columns are missing: {', '.join(missing)}; there are {', '.join(map(str, table))}",
@@ -203,6 +226,7 @@ def cohort_from_table(
             site=row["site"] or None,
             label=row["label"] or None,
             mpp=check.resolution(i, row["mpp"]),
+            extra={name: _text(table[name].iloc[i]) for name in extra},
         )
         for i, row in enumerate(rows)
     )

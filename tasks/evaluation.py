@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..storage.errors import LabelError, LeakError
 
 Metric = Callable[[NDArray[np.int64], NDArray[np.float64]], float]
+_HOPELESS = 100
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,47 @@ def balanced_accuracy(labels: ArrayLike, probabilities: ArrayLike) -> float:
     y, p = np.asarray(labels), np.asarray(probabilities)
     predicted = p.argmax(axis=1) if p.ndim == 2 else (p > 0.5).astype(np.int64)
     return float(np.mean([np.mean(predicted[y == k] == k) for k in np.unique(y)]))
+
+
+def average_precision(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Area under the precision-recall curve, as the mean precision over the positives (AUPRC).
+
+    Binary, or the mean over the classes as :func:`auc`. Chance is the share of positives. Tied
+    scores are one threshold.
+
+    Raises
+    ------
+    LabelError
+        There are no positives.
+    """
+    y, s = np.asarray(labels), np.asarray(scores, np.float64)
+    if s.ndim == 2:
+        return float(np.mean([average_precision(y == k, s[:, k]) for k in range(s.shape[1])]))
+    order = np.argsort(-s, kind="stable")
+    hit, ranked = y[order].astype(np.float64), s[order]
+    if not hit.any():
+        raise LabelError("no positive is present", remedy="An AUPRC needs positives")
+    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
+    hits = np.cumsum(hit)[last]
+    return float((np.diff(hits, prepend=0) * hits / (last + 1)).sum() / hits[-1])
+
+
+def f1_score(labels: ArrayLike, probabilities: ArrayLike) -> float:
+    """Harmonic mean of precision and recall of class 1, or of every class, averaged (macro).
+
+    Parameters
+    ----------
+    probabilities
+        As :func:`balanced_accuracy` takes them. A class nobody has and nobody was said to have
+        counts 0.
+    """
+    y, p = np.asarray(labels), np.asarray(probabilities)
+    predicted = p.argmax(axis=1) if p.ndim == 2 else (p > 0.5).astype(np.int64)
+    found = []
+    for k in range(p.shape[1]) if p.ndim == 2 else (1,):
+        agreed = np.sum((predicted == k) & (y == k))
+        found.append(2 * agreed / max(1, np.sum(predicted == k) + np.sum(y == k)))
+    return float(np.mean(found))
 
 
 def brier_score(labels: ArrayLike, probabilities: ArrayLike) -> float:
@@ -137,19 +180,60 @@ def bootstrap(
     Field & Welsh (2007), Bootstrapping clustered data, JRSS B 69: the cluster bootstrap.
     """
     y, s = np.asarray(labels, np.int64), np.asarray(scores, np.float64)
-    names, member = np.unique(np.asarray(groups), return_inverse=True)
     n_classes = len(np.unique(y))
     if n_classes < 2:
         raise LabelError("only one class is present", remedy="An AUC needs both classes")
+
+    def of_rows(rows: NDArray[np.int64]) -> float:
+        return metric(y[rows], s[rows]) if len(np.unique(y[rows])) == n_classes else np.nan
+
+    return cluster_bootstrap(of_rows, groups, n=n, level=level, seed=seed)
+
+
+def cluster_bootstrap(
+    statistic: Callable[[NDArray[np.int64]], float],
+    groups: ArrayLike,
+    *,
+    n: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """Percentile interval of any statistic of rows, whole groups [n] (patients) being drawn.
+
+    Parameters
+    ----------
+    statistic
+        Takes row numbers, some of them more than once; not finite where these rows say nothing.
+        Such a resample is drawn again.
+
+    Raises
+    ------
+    LabelError
+        Of the first 100 resamples none says anything.
+
+    References
+    ----------
+    Field & Welsh (2007), as :func:`bootstrap`.
+    """
+    names, member = np.unique(np.asarray(groups), return_inverse=True)
     rows = [np.flatnonzero(member == g) for g in range(len(names))]
     rng = np.random.default_rng(seed)
     values: list[float] = []
+    tried = 0
     while len(values) < n:
         drawn = np.concatenate([rows[g] for g in rng.integers(0, len(rows), len(rows))])
-        if len(np.unique(y[drawn])) == n_classes:
-            values.append(metric(y[drawn], s[drawn]))
+        value = statistic(drawn)
+        tried += 1
+        if np.isfinite(value):
+            values.append(value)
+        elif not values and tried == _HOPELESS:
+            raise LabelError(
+                "too few patients for an interval: no resample of them has what the figure needs",
+                remedy="More patients are needed of every class, label or outcome",
+            )
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(metric(y, s), float(low), float(high), level, len(y))
+    found = statistic(np.arange(len(member)))
+    return Estimate(found, float(low), float(high), level, len(member))
 
 
 def permute_labels(
@@ -197,6 +281,43 @@ def permutation_p(
     return (1 + hits) / (1 + n)
 
 
+def balanced_folds(
+    strata: ArrayLike, groups: ArrayLike, n_folds: int, *, seed: int = 0
+) -> list[Fold]:
+    """Split rows by group, strata [n] balanced as far as they allow.
+
+    Unlike :func:`grouped_folds`, strata are no classes: those with fewer groups than folds are
+    balanced together, and a single one will do.
+
+    Raises
+    ------
+    LabelError
+        There are fewer groups than folds.
+    """
+    s, g = np.unique(np.asarray(strata), return_inverse=True)[1], np.asarray(groups)
+    if len(np.unique(g)) < n_folds:
+        raise LabelError(
+            f"{len(np.unique(g))} patients are too few for {n_folds} folds",
+            remedy="Use fewer folds with --folds, or more patients",
+        )
+    rare = [k for k in np.unique(s) if len(np.unique(g[s == k])) < n_folds]
+    s = np.where(np.isin(s, rare), -1, s)
+    if len(np.unique(g[s == -1])) < n_folds:
+        s = np.where(s == -1, s.max(), s)
+    return _folds(s, g, n_folds, seed)
+
+
+def _folds(strata: NDArray[Any], groups: NDArray[Any], n_folds: int, seed: int) -> list[Fold]:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    splitter = StratifiedGroupKFold(n_splits=n_folds, shuffle=True, random_state=seed)
+    rows = np.zeros(len(strata))
+    folds = [Fold(train, test) for train, test in splitter.split(rows, strata, groups)]
+    for fold in folds:
+        assert_no_leak(groups[fold.train], groups[fold.test])
+    return folds
+
+
 @dataclass(frozen=True)
 class Fold:
     """Row numbers of one split; no group is on both sides."""
@@ -215,8 +336,6 @@ def grouped_folds(
     LabelError
         There is only one class, or one has fewer groups than there are folds.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
-
     y, g = np.asarray(labels), np.asarray(groups)
     if len(np.unique(y)) < 2:
         raise LabelError("only one class is present", remedy="Folds need at least two")
@@ -227,11 +346,7 @@ def grouped_folds(
                 f"class {label} has {available} patients, too few for {n_folds} folds",
                 remedy="Use fewer folds with --folds, or more patients",
             )
-    splitter = StratifiedGroupKFold(n_splits=n_folds, shuffle=True, random_state=seed)
-    folds = [Fold(train, test) for train, test in splitter.split(np.zeros(len(y)), y, g)]
-    for fold in folds:
-        assert_no_leak(g[fold.train], g[fold.test])
-    return folds
+    return _folds(y, g, n_folds, seed)
 
 
 def assert_no_leak(train_groups: ArrayLike, test_groups: ArrayLike) -> None:

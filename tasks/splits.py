@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from ..storage.commit import writable, write_text
 from ..storage.errors import CohortError, LeakError, MissingFile
 from .cohort import Cohort
 from .evaluation import Fold, grouped_folds, some
+
+if TYPE_CHECKING:
+    from .mil.targets import Target
 
 
 @dataclass(frozen=True)
@@ -49,17 +52,28 @@ class Splits:
         ]
 
 
-def make_splits(cohort: Cohort, n_folds: int, *, seed: int = 0) -> Splits:
-    """Draw folds: grouped by patient, classes balanced.
+def make_splits(
+    cohort: Cohort, n_folds: int, *, seed: int = 0, target: Target | None = None
+) -> Splits:
+    """Draw folds: grouped by patient, classes (or what else is learnt) balanced.
+
+    Parameters
+    ----------
+    target
+        What is learnt; the cohort's labels by default.
 
     Raises
     ------
     LabelError
         Labels that cannot be learnt from, or a class with fewer patients than folds.
     """
-    classes = cohort.classes()
-    labels = np.array(classes)[cohort.labels(classes)]
-    folds = grouped_folds(labels, cohort.patients, n_folds, seed=seed)
+    if target is None or target.kind == "classes":
+        # By name, not by index: which class comes last does not move the folds.
+        classes = cohort.classes()
+        labels = np.array(classes)[cohort.labels(classes)]
+        folds = grouped_folds(labels, cohort.patients, n_folds, seed=seed)
+    else:
+        folds = target.folds(cohort.patients, n_folds, seed=seed)
     ids = np.array(cohort.ids)
     return Splits(tuple(tuple(sorted(ids[fold.test].tolist())) for fold in folds), seed)
 

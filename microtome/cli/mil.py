@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..tasks.mil.names import MODEL_TITLES, ModelName
+from ..tasks.mil.names import MODEL_TITLES, Kind, ModelName
 from .common import (
     Out,
     Overwrite,
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
     from ..tasks.mil.study import Study
 
 Device = Annotated[str, typer.Option("--device", help="Where torch computes: cpu, cuda, cuda:1.")]
+
+_COLUMNS: Mapping[Kind, tuple[str, ...]] = {
+    "classes": ("auc", "balanced_accuracy"),
+    "labels": ("auc", "auprc"),
+    "regression": ("r2", "mae"),
+    "survival": ("c_index",),
+}
+_MACRO = "; AUC of each class against the rest, averaged"
 
 
 def register(app: typer.Typer) -> None:
@@ -51,6 +60,24 @@ def train(
     ] = "abmil",
     folds: Annotated[int, typer.Option(min=2, help="Folds, drawn by patient.")] = 5,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the bags, at most.")] = 40,
+    task: Annotated[
+        Kind,
+        typer.Option(
+            help="classes: one of several. labels: any of several. regression: a value. survival: "
+            "a hazard, by Cox's model."
+        ),
+    ] = "classes",
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Column to learn; for --task labels one of sets such as a;b, or several of 0 and "
+            "1. label by default."
+        ),
+    ] = None,
+    time: Annotated[str | None, typer.Option(help="For survival: column of the time.")] = None,
+    event: Annotated[
+        str | None, typer.Option(help="For survival: column that says 1 for an event, 0 for none.")
+    ] = None,
     positive: Annotated[
         str | None,
         typer.Option(help="Class that scores speak of; the last in the alphabet by default."),
@@ -67,18 +94,35 @@ def train(
     Writes OUT/model, OUT/predictions (of every slide by a model that never saw its patient),
     OUT/metrics.json and OUT/splits.json. Figures have 95 % intervals over patients.
 
-    Example: [bold]microtome mil train cohort.csv --bags bags --out tumour[/]
+    Examples:
+
+    [bold]microtome mil train cohort.csv --bags bags --out tumour[/]
+
+    [bold]microtome mil train cohort.csv --bags bags --out her2 --task regression --label her2[/]
+
+    [bold]microtome mil train cohort.csv --bags bags --out os --task survival --time months
+    --event died[/]
     """
     from ..tasks.cohort import read_cohort
+    from ..tasks.mil.targets import read_target
 
+    columns = _columns(task, label, time, event)
     # A wrong table is refused before torch has taken its seconds to load.
-    table = read_cohort(cohort, needs=("label",))
+    if task == "classes":
+        table = read_cohort(cohort, needs=("label",), label=columns[0])
+    else:
+        table = read_cohort(cohort, needs=(), extra=columns)
+    target = read_target(table, task, columns, positive=positive)
     from ..tasks.mil.study import run_study
     from ..tasks.mil.train import TrainOptions
 
-    options = TrainOptions(model=model, epochs=epochs, seed=seed, device=device)
+    # A partial likelihood compares the bags of a batch: four would say little.
+    batch_bags = 16 if task == "survival" else TrainOptions.batch_bags
+    options = TrainOptions(
+        model=model, epochs=epochs, batch_bags=batch_bags, seed=seed, device=device
+    )
     with progress_bar() as bar:
-        task = bar.add_task("mil train", total=None)
+        row = bar.add_task("mil train", total=None)
         study, made = run_study(
             table,
             bags,
@@ -86,42 +130,78 @@ def train(
             options=options,
             n_folds=folds,
             splits=splits,
-            positive=positive,
+            target=target,
             overwrite=overwrite,
-            on_fold=lambda done, total: bar.update(task, completed=done, total=total),
+            on_fold=lambda done, total: bar.update(row, completed=done, total=total),
         )
     if not made:
         console.print(f"skipped: {out} has this study already")
     _print_study(study, out)
 
 
+def _columns(
+    task: Kind, label: list[str] | None, time: str | None, event: str | None
+) -> tuple[str, ...]:
+    """Columns that a task is learnt from, in their order."""
+    survival = task == "survival"
+    if survival != (time is not None and event is not None):
+        raise typer.BadParameter("--time and --event belong to --task survival, which needs both")
+    if survival and label:
+        raise typer.BadParameter("--label has no meaning in --task survival")
+    if time is not None and event is not None:
+        return (time, event)
+    if task != "labels" and len(label or ()) > 1:
+        raise typer.BadParameter("several columns are learnt with --task labels only")
+    return tuple(label or ("label",))
+
+
 def _print_study(study: Study, out: Path) -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
+    from ..tasks.mil.figures import TITLES as METRIC_TITLES
     from ..tasks.mil.study import TITLES
 
-    metrics = {"auc": "AUC", "balanced_accuracy": "balanced accuracy"}
-    rows = Table("", *(Column(title, no_wrap=True) for title in metrics.values()))
+    metrics = _COLUMNS[study.kind]
+    rows = Table("", *(Column(METRIC_TITLES[name], no_wrap=True) for name in metrics))
     for name, figures in study.figures.items():
         cells = (str(figures[metric]) if metric in figures else "" for metric in metrics)
         rows.add_row(TITLES[name], *cells)
     screen = Console(highlight=False)
     screen.print(rows)
-    macro = "" if len(study.classes) == 2 else "; AUC of each class against the rest, averaged"
-    target = study.classes[1] if len(study.classes) == 2 else "the predicted class"
-    own = study.figures[study.model]
+    macro = _MACRO if study.kind == "classes" and len(study.classes) > 2 else ""
     lines = (
         f"Out-of-fold, with 95 % intervals over patients{macro}.",
         f"{study.slides} slides of {study.patients} patients; {study.folds} folds by patient, "
         + study.splits[:12],
         f"p = {study.permutation_p:.4f} against labels exchanged between patients.",
-        f"Brier score {own['brier_score']}, calibration error {own['calibration_error']}.",
-        f"Classes {', '.join(study.classes)}; scores speak of {target}.",
+        *_more(study, metrics),
         *study.notes,
         f"{out / 'model'}, {out / 'predictions'}",
     )
     screen.print(*lines, sep="\n", soft_wrap=True, markup=False)
+
+
+def _more(study: Study, shown: Sequence[str]) -> Iterator[str]:
+    """The model's other figures, and what is predicted."""
+    from ..tasks.mil.figures import TITLES as METRIC_TITLES
+
+    for name, found in study.figures[study.model].items():
+        if name not in shown:
+            metric, _, label = name.partition(" ")
+            of_label = f", {label}" if label else ""
+            yield f"{METRIC_TITLES[metric]}{of_label} {found}, n = {found.n}."
+    outputs = ", ".join(study.classes)
+    if study.kind == "classes":
+        binary = len(study.classes) == 2
+        target = study.classes[1] if binary else "the predicted class"
+        yield f"Classes {outputs}; scores speak of {target}."
+    elif study.kind == "labels":
+        yield f"Labels {outputs}, each on the slides where it is known; the table has their mean."
+    elif study.kind == "survival":
+        yield f"Log hazards; a higher one means a shorter {outputs}. Compared within folds."
+    else:
+        yield f"Values of {outputs}."
 
 
 def predict(
@@ -149,7 +229,10 @@ def predict(
     paths = bags_in(bags)
 
     def say(found: SlidePrediction) -> str:
-        return f"{found.predicted}, {found.target} {found.probability:.3f}, {len(found):,} tiles"
+        said = f"{found.target} {found.probability:.3f}"
+        words = found.kind in ("classes", "labels")
+        named = f"{found.predicted or 'no label'}, {said}" if words else said
+        return f"{named}, {len(found):,} tiles"
 
     work = partial(predict_file, model=loaded, device=device)
     outcomes = run_with_progress("mil predict", paths, work, name=bag_id, say=say)

@@ -92,6 +92,7 @@ def held_out_auc(predictions: Sequence[SlidePrediction], name: str = "model") ->
     targets = {p.target for p in predictions}
     labels = [int(p.label == p.target) for p in predictions]
     honest = all(p.label is not None and p.fold is not None for p in predictions)
+    honest &= all(p.kind == "classes" for p in predictions)
     if not honest or len(targets) != 1 or len(set(labels)) != 2:
         return None
     patients = [p.patient or p.id for p in predictions]

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from .model import BagModel, BagOutput, Shape, evidence_of_parts, softmax_by_bag, sum_by_bag
+from .model import BagModel, BagOutput, Shape, softmax_by_bag, sum_by_bag
 
 
 def attention_scores(
@@ -56,7 +56,7 @@ class AttentionPooling(BagModel):
     def read(self, embedded: Tensor, attention: Tensor, sizes: Sequence[int]) -> BagOutput:
         """What is said of bags [n, width] under an attention [n, n_branches]."""
         parts = attention * self.classify(embedded)
-        return BagOutput(sum_by_bag(parts, sizes), evidence_of_parts(parts, sizes), attention[:, 0])
+        return BagOutput(sum_by_bag(parts, sizes), self.evidence_of(parts, sizes), attention[:, 0])
 
 
 class GatedAttention(AttentionPooling):

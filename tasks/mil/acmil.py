@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .abmil import GatedAttention
-from .model import BagOutput, Shape, bag_losses, by_bag, softmax_by_bag, sum_by_bag
+from .model import BagOutput, Shape, by_bag, softmax_by_bag, sum_by_bag
 
 N_BRANCHES = 5
 N_TOP, MASKED_SHARE = 10, 0.6
@@ -58,9 +58,9 @@ class AttentionChallenging(GatedAttention):
         """See :class:`BagModel`."""
         embedded = self.embedded(features)
         attention = self.weigh(embedded, sizes)
-        bag = bag_losses(self.read(embedded, attention, sizes).logits, target)
+        bag = self.bag_losses(self.read(embedded, attention, sizes).logits, target)
         of_branches = [
-            bag_losses(sum_by_bag(attention[:, [m]] * classify(embedded), sizes), target)
+            self.bag_losses(sum_by_bag(attention[:, [m]] * classify(embedded), sizes), target)
             for m, classify in enumerate(self.branches)
         ]
         alike = torch.stack([likeness(part) for part in by_bag(attention, sizes)])

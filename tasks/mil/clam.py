@@ -13,9 +13,7 @@ from .model import (
     BagOutput,
     Shape,
     attention_of_said,
-    bag_losses,
     by_bag,
-    evidence_of_parts,
     sum_by_bag,
 )
 
@@ -42,7 +40,9 @@ class ClamSB(GatedAttention):
     References
     ----------
     Lu et al. (2021), Data-efficient and weakly supervised computational pathology on whole-slide
-    images, Nature Biomedical Engineering 5. Classes exclude each other.
+    images, Nature Biomedical Engineering 5. Labels that do not exclude each other are each
+    treated in the same way; a value and a hazard have no instances for and against, and no
+    instance loss: of those CLAM is gated attention.
     """
 
     def __init__(self, shape: Shape, *, n_branches: int = 1) -> None:
@@ -53,22 +53,30 @@ class ClamSB(GatedAttention):
         """See :class:`BagModel`."""
         embedded = self.embedded(features)
         attention = self.weigh(embedded, sizes)
-        bag = bag_losses(self.read(embedded, attention, sizes).logits, target)
-        parts = zip(by_bag(embedded, sizes), by_bag(attention, sizes), target, strict=True)
-        instance = torch.stack([self.instance_loss(h, a, int(y)) for h, a, y in parts])
+        bag = self.bag_losses(self.read(embedded, attention, sizes).logits, target)
+        held = self.held(target)
+        if held is None:
+            return bag
+        parts = zip(by_bag(embedded, sizes), by_bag(attention, sizes), held, strict=True)
+        instance = torch.stack([self.instance_loss(h, a, has) for h, a, has in parts])
         return BAG_SHARE * bag + INSTANCE_SHARE * instance
 
-    def instance_loss(self, embedded: Tensor, attention: Tensor, label: int) -> Tensor:
-        """Mean over the classes of the clustering loss of a bag [n, width], [n, branches]."""
+    def instance_loss(self, embedded: Tensor, attention: Tensor, held: Tensor) -> Tensor:
+        """Mean over the classes of the clustering loss of a bag [n, width], [n, branches].
+
+        ``held`` [c] says which classes it has: 1, 0, or nan where nobody knows.
+        """
         k = min(N_SAMPLED, len(embedded) // 2)
         if k == 0:
             return embedded.new_zeros(())
-        losses = []
+        losses = [embedded.new_zeros(())] if held.isnan().all() else []
         for number, cluster in enumerate(self.cluster):
+            if held[number].isnan():
+                continue
             scores = attention[:, number if attention.shape[1] > 1 else 0]
             rows = scores.topk(k).indices
             kinds = torch.zeros(k, dtype=torch.long, device=rows.device)
-            if number == label:
+            if held[number]:
                 rows = torch.cat([rows, scores.topk(k, largest=False).indices])
                 kinds = torch.cat([kinds + 1, kinds])
             losses.append(smooth_svm(cluster(embedded[rows]), kinds).mean())
@@ -99,7 +107,7 @@ class ClamMB(ClamSB):
         parts = attention * self.classify(embedded)
         logits = sum_by_bag(parts, sizes)
         said = attention_of_said(attention, logits, sizes)
-        return BagOutput(logits, evidence_of_parts(parts, sizes), said)
+        return BagOutput(logits, self.evidence_of(parts, sizes), said)
 
 
 def smooth_svm(scores: Tensor, kinds: Tensor) -> Tensor:

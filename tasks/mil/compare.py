@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..evaluation import (
-    Estimate,
-    Fold,
-    Metric,
-    auc,
-    balanced_accuracy,
-    bootstrap,
-    brier_score,
-    calibration_error,
-    permutation_p,
-    permute_labels,
-)
+from ..evaluation import Estimate, Fold, permute_labels
 from .controls import bag_sizes, mean_colours, predict_from
 from .crossval import CrossValidation, cross_validate
-from .train import Features, TrainOptions, scarcest_class
+from .figures import CHANCE, HEADLINE, headline, measured
+from .targets import Target, as_target
+from .train import Features, TrainOptions
 
-METRICS: Mapping[str, Metric] = {
-    "auc": auc,
-    "balanced_accuracy": balanced_accuracy,
-    "brier_score": brier_score,
-    "calibration_error": calibration_error,
-}
 _SHUFFLES = 100
 
 Figures = dict[str, dict[str, Estimate]]
@@ -46,7 +31,7 @@ class Comparison:
         Out-of-fold predictions of the model.
     figures
         By name of model or control, then of metric; intervals over patients. Controls have the
-        AUC only.
+        headline only (:data:`~microtome.tasks.mil.figures.HEADLINE`).
     permutation_p
         How often the model's predictions fit labels exchanged between patients as well.
     notes
@@ -61,7 +46,7 @@ class Comparison:
 
 def compare(
     bags: Sequence[Features],
-    labels: NDArray[np.int64],
+    labels: NDArray[np.int64] | Target,
     patients: NDArray[Any],
     folds: Sequence[Fold],
     options: TrainOptions,
@@ -71,45 +56,43 @@ def compare(
 ) -> Comparison:
     """Cross-validate a model, mean pooling, and what needs no look at the tissue.
 
-    The controls: a logistic regression on the size of the bag, one on its mean colour, and the
-    model itself with labels exchanged between patients. Of the last, an AUC above one half is a
-    leak's; one below is usual where patients are few and of few kinds, as the labels that a kind
-    has in a test part are those that it lacks in training.
+    The controls: a linear model (logistic regression of classes) on the size of the bag, one on
+    its mean colour, and the model itself with labels exchanged between patients. Of the last, an
+    AUC above one half is a leak's; one below is usual where patients are few and of few kinds, as
+    the labels that a kind has in a test part are those that it lacks in training.
 
     Parameters are those of :func:`~microtome.tasks.mil.crossval.cross_validate`.
     """
-    notes = []
+    notes, target = [], as_target(labels)
+    fold_of = np.empty(len(target), np.int64)
+    for number, fold in enumerate(folds):
+        fold_of[fold.test] = number
 
-    def held_out(truth: NDArray[np.int64], chosen: TrainOptions) -> CrossValidation:
+    def held_out(truth: Target, chosen: TrainOptions) -> CrossValidation:
         return cross_validate(bags, truth, patients, folds, chosen, on_fold=on_fold)
 
-    def figures(
-        truth: NDArray[np.int64], found: NDArray[Any], metrics: Sequence[str] = ("auc",)
-    ) -> dict[str, Estimate]:
-        return {
-            name: bootstrap(truth, _scores(found), patients, metric=METRICS[name])
-            for name in metrics
-        }
+    def figures(truth: Target, said: NDArray[Any], *, brief: bool = True) -> dict[str, Estimate]:
+        return measured(truth, said, patients, fold_of, brief=brief)
 
-    model = held_out(labels, options)
-    table: Figures = {options.model: figures(labels, model.probabilities, tuple(METRICS))}
+    model = held_out(target, options)
+    table: Figures = {options.model: figures(target, model.probabilities, brief=False)}
     if options.model != "mean":
-        plain = held_out(labels, replace(options, model="mean"))
-        table["mean"] = figures(labels, plain.probabilities, tuple(METRICS))
-    table["bag_size"] = figures(labels, predict_from(bag_sizes(bags), labels, folds))
+        plain = held_out(target, replace(options, model="mean"))
+        table["mean"] = figures(target, plain.probabilities, brief=False)
+    table["bag_size"] = figures(target, predict_from(bag_sizes(bags), target, folds))
     colours = mean_colours(bags, feature_names)
     if colours is None:
         notes.append("no control by mean colour: no feature of this encoder states one")
     else:
-        table["mean_colour"] = figures(labels, predict_from(colours, labels, folds))
-    shuffled = shuffled_labels(labels, patients, folds, seed=options.seed)
+        table["mean_colour"] = figures(target, predict_from(colours, target, folds))
+    shuffled = shuffled_target(target, patients, folds, seed=options.seed)
     if shuffled is None:
         notes.append("no control by shuffled labels: too few patients to exchange them")
     else:
         table["shuffled"] = figures(shuffled, held_out(shuffled, options).probabilities)
-        if table["shuffled"]["auc"].low > 0.5:
+        if table["shuffled"][HEADLINE[target.kind]].low > CHANCE[target.kind]:
             notes.append("shuffled labels seem to be learnt: look for a leak between the folds")
-    chance = permutation_p(labels, _scores(model.probabilities), patients)
+    chance = chance_p(target, model.probabilities, patients, fold_of)
     return Comparison(model, table, chance, tuple(notes))
 
 
@@ -118,21 +101,36 @@ def n_cross_validations(options: TrainOptions) -> int:
     return 2 if options.model == "mean" else 3
 
 
-def shuffled_labels(
-    labels: NDArray[np.int64], patients: NDArray[Any], folds: Sequence[Fold], *, seed: int
-) -> NDArray[np.int64] | None:
-    """Labels exchanged between patients that can be learnt in every fold; None where none can."""
+def shuffled_target(
+    target: Target, patients: NDArray[Any], folds: Sequence[Fold], *, seed: int
+) -> Target | None:
+    """Truth exchanged between patients that can be learnt in every fold; None where none can."""
     rng = np.random.default_rng(seed)
     for _ in range(_SHUFFLES):
-        shuffled = permute_labels(labels, patients, rng)
-        if not np.array_equal(shuffled, labels) and all(
-            scarcest_class(shuffled[fold.train], patients[fold.train], len(np.unique(labels))) >= 2
-            for fold in folds
+        shuffled = target.take(permute_labels(np.arange(len(target)), patients, rng))
+        if not np.array_equal(shuffled.truth, target.truth, equal_nan=True) and all(
+            shuffled.take(fold.train).scarcest(patients[fold.train]) >= 2 for fold in folds
         ):
             return shuffled
     return None
 
 
-def _scores(probabilities: NDArray[Any]) -> NDArray[Any]:
-    """Of two classes the second's, as binary metrics take them."""
-    return probabilities[:, 1] if probabilities.shape[1] == 2 else probabilities
+def chance_p(
+    target: Target,
+    said: NDArray[Any],
+    patients: NDArray[Any],
+    fold: NDArray[np.int64],
+    *,
+    n: int = 2000,
+    seed: int = 0,
+) -> float:
+    """How often what was said fits truth exchanged between patients as well as its own.
+
+    By the headline figure; see :func:`~microtome.tasks.evaluation.permutation_p`.
+    """
+    rng, rows = np.random.default_rng(seed), np.arange(len(target))
+    found, hits = headline(target, said, fold), 0
+    for _ in range(n):
+        exchanged = target.take(permute_labels(rows, patients, rng))
+        hits += headline(exchanged, said, fold) >= found
+    return (1 + hits) / (1 + n)

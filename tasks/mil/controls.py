@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..evaluation import Fold
-from .train import Features
+from .targets import Target, as_target
+
+if TYPE_CHECKING:
+    import torch
+
+    from .train import Features
+
+Values = NDArray[np.float64]
 
 COLOUR_PREFIX = "mean_"
 """Encoders give the mean colour of a tile in features that begin so."""
@@ -30,19 +38,64 @@ def mean_colours(
 
 
 def predict_from(
-    values: NDArray[np.float64], labels: NDArray[np.int64], folds: Sequence[Fold]
+    values: NDArray[np.float64], labels: NDArray[np.int64] | Target, folds: Sequence[Fold]
 ) -> NDArray[np.float64]:
-    """Out-of-fold probabilities [b, c] of a logistic regression on a few values a bag [b, k].
+    """Out-of-fold outputs [b, c] of a linear model of a few values a bag [b, k].
 
-    Values are standardised on the training part, classes weighted to count the same.
+    Logistic regression of classes, weighted to count the same, and of each label where it is
+    known; ridge regression of a value; Cox's model of survival. Values are standardised on the
+    training part.
     """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    probabilities = np.empty((len(labels), len(np.unique(labels))))
+    target = as_target(labels)
+    said = np.empty((len(target), len(target.names)))
     for fold in folds:
-        model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced"))
-        model.fit(values[fold.train], labels[fold.train])
-        probabilities[fold.test] = model.predict_proba(values[fold.test])
-    return probabilities
+        mean, deviation = values[fold.train].mean(0), values[fold.train].std(0)
+        scaled = (values - mean) / np.where(deviation > 0, deviation, 1)
+        said[fold.test] = _linear(scaled[fold.train], target.take(fold.train), scaled[fold.test])
+    return said
+
+
+def _linear(x: Values, target: Target, unseen: Values) -> Values:
+    from sklearn.linear_model import LogisticRegression, Ridge
+
+    if target.kind == "regression":
+        found: Values = Ridge().fit(x, target.truth).predict(unseen)[:, None]
+        return found
+    if target.kind == "survival":
+        return unseen @ cox_coefficients(x, target.truth)[:, None]
+    logistic = LogisticRegression(class_weight="balanced")
+    if target.kind == "classes":
+        said: Values = logistic.fit(x, target.truth).predict_proba(unseen)
+        return said
+    columns = []
+    for truth in target.truth.T:
+        known = ~np.isnan(truth)
+        columns.append(logistic.fit(x[known], truth[known]).predict_proba(unseen)[:, 1])
+    return np.stack(columns, axis=1)
+
+
+def cox_coefficients(x: Values, truth: Values) -> Values:
+    """Coefficients [k] of Cox's model of values [b, k], with a penalty of half their square.
+
+    Parameters
+    ----------
+    truth
+        [b, 2]: times and events. Ties after Efron.
+    """
+    import torch
+
+    from .heads import cox_losses
+
+    values, time, event = (torch.from_numpy(a) for a in (x, truth[:, 0].copy(), truth[:, 1].copy()))
+    beta = torch.zeros(x.shape[1], dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([beta], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        found = cox_losses(values @ beta, time, event).sum() + beta.square().sum() / 2
+        torch.autograd.backward(found)
+        return found
+
+    optimiser.step(loss)  # type: ignore[no-untyped-call]
+    fitted: Values = beta.detach().numpy()
+    return fitted

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..evaluation import Fold, assert_no_leak
 from .predict import BagPrediction, predict_bag
+from .targets import Target, as_target
 from .train import Features, TrainOptions, fit
 
 
@@ -31,13 +32,13 @@ class CrossValidation:
 
     @property
     def probabilities(self) -> NDArray[np.float32]:
-        """float32 [b, c]."""
-        return np.stack([prediction.probabilities for prediction in self.predictions])
+        """float32 [b, c]: probabilities, or what else the models say of bags."""
+        return np.stack([prediction.outputs for prediction in self.predictions])
 
 
 def cross_validate(
     bags: Sequence[Features],
-    labels: NDArray[np.int64],
+    labels: NDArray[np.int64] | Target,
     patients: NDArray[Any],
     folds: Sequence[Fold],
     options: TrainOptions,
@@ -58,8 +59,9 @@ def cross_validate(
     LeakError
         A patient is on both sides of a fold.
     LabelError
-        A training part has fewer than two patients of a class.
+        A training part has fewer than two patients of a class, a label or an event.
     """
+    target = as_target(labels)
     for fold in folds:
         assert_no_leak(patients[fold.train], patients[fold.test])
     tested = np.concatenate([fold.test for fold in folds])
@@ -69,7 +71,7 @@ def cross_validate(
     fold_of = np.empty(len(bags), np.int64)
     for number, fold in enumerate(folds):
         seen = [bags[i] for i in fold.train]
-        members = fit(seen, labels[fold.train], patients[fold.train], options)
+        members = fit(seen, target.take(fold.train), patients[fold.train], options)
         fold_of[fold.test] = number
         for i in fold.test:
             found[int(i)] = predict_bag(members, bags[i], device=options.device)

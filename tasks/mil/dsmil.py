@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .model import BagModel, BagOutput, Shape, attention_of_said, bag_losses, by_bag
+from .model import BagModel, BagOutput, Shape, attention_of_said, by_bag
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ class DualStream(BagModel):
     def losses(self, features: Tensor, sizes: Sequence[int], target: Tensor) -> Tensor:
         """See :class:`BagModel`."""
         found = self._streams(self.embedded(features), sizes)
-        return (bag_losses(found.of_critical, target) + bag_losses(found.of_bag, target)) / 2
+        streams = (found.of_critical, found.of_bag)
+        return torch.stack([self.bag_losses(said, target) for said in streams]).mean(0)
 
     def _streams(self, embedded: Tensor, sizes: Sequence[int]) -> _Streams:
         scores = self.score(embedded)

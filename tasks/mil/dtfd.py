@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from .abmil import GatedAttention, attention_scores
-from .model import BagOutput, Shape, bag_losses, by_bag, evidence_of_parts
+from .model import BagOutput, Shape, by_bag
 
 N_PSEUDO_BAGS = 8
 _SEED = 0
@@ -61,17 +60,16 @@ class DoubleTier(GatedAttention):
         attention = torch.cat([tier.attention for tier in tiers])
         parts = attention[:, None] * self.second_classify(embedded)
         logits = torch.stack([tier.bag for tier in tiers])
-        return BagOutput(logits, evidence_of_parts(parts, sizes), attention)
+        return BagOutput(logits, self.evidence_of(parts, sizes), attention)
 
     def losses(self, features: Tensor, sizes: Sequence[int], target: Tensor) -> Tensor:
         """See :class:`BagModel`."""
         tiers = self._tiers(self.embedded(features), sizes, apart=True)
-        first = [
-            functional.cross_entropy(tier.pseudo, label.expand(len(tier.pseudo)))
-            for tier, label in zip(tiers, target, strict=True)
-        ]
-        second = bag_losses(torch.stack([tier.bag for tier in tiers]), target)
-        return torch.stack(first) + second
+        counts = [len(tier.pseudo) for tier in tiers]
+        of_each = target.repeat_interleave(torch.tensor(counts, device=target.device), dim=0)
+        first = self.bag_losses(torch.cat([tier.pseudo for tier in tiers]), of_each)
+        second = self.bag_losses(torch.stack([tier.bag for tier in tiers]), target)
+        return torch.stack([losses.mean() for losses in by_bag(first, counts)]) + second
 
     def _tiers(self, embedded: Tensor, sizes: Sequence[int], *, apart: bool) -> list[_Tiers]:
         scores = self.score(embedded)[:, 0]

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from .heads import Kind, held, losses_of, said_of
 
 PIECE = 8192
 """Instances that are standardised and embedded at once where no gradient is asked for."""
@@ -21,13 +22,15 @@ class Shape:
     Attributes
     ----------
     n_features, n_classes
-        Of the bags.
+        Of the bags; outputs where what is learnt is no class.
     width
         Activations that an instance is embedded in.
     n_gates
         Hidden units of an attention network.
     dropout
         Share of the embedding's activations that is dropped in training.
+    kind
+        What is learnt.
     """
 
     n_features: int
@@ -35,20 +38,21 @@ class Shape:
     width: int
     n_gates: int
     dropout: float
+    kind: Kind = "classes"
 
 
 @dataclass(frozen=True)
 class BagOutput:
-    """What a model says of b bags with n instances in all, for c classes.
+    """What a model says of b bags with n instances in all, for c classes or other outputs.
 
     Attributes
     ----------
     logits
-        float [b, c]; softmax gives the probabilities of the bag's classes.
+        float [b, c]; :meth:`BagModel.say` makes probabilities, values or log hazards of them.
     evidence
         float [n, c]: what each instance says for each class, as logits; 0 throughout says nothing.
-        Softmax gives scores that can be compared over instances and bags; they are no
-        probabilities, as nobody labelled instances.
+        Softmax of classes, the sigmoid of anything else, gives scores that can be compared over
+        instances and bags; they are no probabilities, as nobody labelled instances.
     attention
         float [n]: weight of each instance in its bag's representation; sums to 1 over a bag.
     """
@@ -68,9 +72,17 @@ class BagModel(nn.Module, ABC):
 
     mean: Tensor
     deviation: Tensor
+    centre: Tensor
+    spread: Tensor
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
+        self.kind: Kind = shape.kind
+        # What the output 0 means, and 1: of a value its mean and deviation in training.
+        if shape.kind in ("regression", "survival"):
+            self.register_buffer("centre", torch.zeros(()))
+            self.register_buffer("spread", torch.ones(()))
+        self.n_outputs = shape.n_classes
         self.register_buffer("mean", torch.zeros(shape.n_features))
         self.register_buffer("deviation", torch.ones(shape.n_features))
         linear = nn.Linear(shape.n_features, shape.width)
@@ -107,17 +119,33 @@ class BagModel(nn.Module, ABC):
         """Like :meth:`forward`, on embedded instances [n, width]."""
 
     def losses(self, features: Tensor, sizes: Sequence[int], target: Tensor) -> Tensor:
-        """What training makes small: float [b], one a bag, for classes ``target`` int [b].
+        """What training makes small: float [b], one a bag, for what is true of them.
 
-        Cross-entropy, and in some models what their papers add. Parameters are those of
-        :meth:`forward` otherwise.
+        Of classes int [b] the cross-entropy; of others see
+        :func:`~microtome.tasks.mil.heads.losses_of`; and in some models what their papers add.
+        Parameters are those of :meth:`forward` otherwise.
         """
-        return bag_losses(self(features, sizes).logits, target)
+        return self.bag_losses(self(features, sizes).logits, target)
 
+    def bag_losses(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Losses [b] of logits [b, c]: the part of :meth:`losses` that all models share."""
+        if self.kind == "regression":
+            target = (target - self.centre) / self.spread
+        return losses_of(self.kind, logits, target)
 
-def bag_losses(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of every bag: logits [b, c] and classes [b] to [b]."""
-    return functional.cross_entropy(logits, target, reduction="none")
+    def held(self, target: Tensor) -> Tensor | None:
+        """Which outputs [b, c] are true of bags; None where outputs are nothing to have."""
+        return held(self.kind, target, self.n_outputs)
+
+    def say(self, logits: Tensor) -> Tensor:
+        """Probabilities, values or log hazards [..., c] from logits [..., c]."""
+        if self.kind == "regression":
+            return logits * self.spread + self.centre
+        return logits - self.centre if self.kind == "survival" else said_of(self.kind, logits)
+
+    def evidence_of(self, parts: Tensor, sizes: Sequence[int]) -> Tensor:
+        """See :func:`evidence_of_parts`; outputs that exclude each other are seen relatively."""
+        return evidence_of_parts(parts, sizes, relative=self.kind == "classes")
 
 
 def by_bag(values: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
@@ -144,19 +172,21 @@ def bag_size_of_each(sizes: Sequence[int], like: Tensor) -> Tensor:
     return counts.repeat_interleave(counts)[:, None].to(like.dtype)
 
 
-def evidence_of_parts(parts: Tensor, sizes: Sequence[int]) -> Tensor:
+def evidence_of_parts(parts: Tensor, sizes: Sequence[int], *, relative: bool = True) -> Tensor:
     r"""Evidence from what each instance adds to the bag's logits: [n, c] to [n, c].
 
     :math:`\mathrm{asinh}(n\,(p_{ic} - \bar{p}_i))`: the part relative to the mean over the
     classes, times the size of the bag, as parts shrink with it; the inverse hyperbolic sine keeps
-    the sign and lets no large bag saturate the scores.
+    the sign and lets no large bag saturate the scores. Where outputs do not exclude each other,
+    the part itself, not relative to others.
     """
-    relative = parts - parts.mean(-1, keepdim=True)
-    return torch.asinh(bag_size_of_each(sizes, relative) * relative)
+    if relative:
+        parts = parts - parts.mean(-1, keepdim=True)
+    return torch.asinh(bag_size_of_each(sizes, parts) * parts)
 
 
 def attention_of_said(attention: Tensor, logits: Tensor, sizes: Sequence[int]) -> Tensor:
-    """One attention [n] from one a class [n, c]: their mean, weighted by the bag's probabilities.
+    """One attention [n] from one a class [n, c]: their mean, weighted by softmax of the logits.
 
     What the model looked at for what it said.
     """

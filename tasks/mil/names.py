@@ -1,4 +1,4 @@
-"""Names of the bag models: known without loading torch, for the command line and for cards."""
+"""Names of the bag models and of what they learn: for command line and cards, without torch."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ ModelName = Literal[
     "prototype",
 ]
 MODELS: tuple[ModelName, ...] = get_args(ModelName)
+
+Kind = Literal["classes", "labels", "regression", "survival"]
+"""What is learnt of a bag: one of several classes, any of several labels, a value, a hazard."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 MODEL_TITLES: dict[str, str] = {
     "abmil": "gated attention",

@@ -11,26 +11,34 @@ from numpy.typing import NDArray
 
 from ...storage.bags import Bag
 from ...storage.predictions import SlidePrediction
+from .heads import said_of
 from .model import BagModel
+from .names import Kind
 
 
 @dataclass(frozen=True)
 class BagPrediction:
-    """What a predictor says of one bag of n instances, for c classes.
+    """What a predictor says of one bag of n instances, for c classes or other outputs.
 
     Attributes
     ----------
-    probabilities
-        float32 [c]; sum to 1.
+    outputs
+        float32 [c]: probabilities of classes, which sum to 1, or of labels; a value; or a log
+        hazard relative to that of the bags that the model was fitted on.
     scores
-        float32 [n, c]: softmax of each instance's evidence.
+        float32 [n, c]: softmax of each instance's evidence for classes, its sigmoid for others.
     attention
         float32 [n]; sums to 1.
     """
 
-    probabilities: NDArray[np.float32]
+    outputs: NDArray[np.float32]
     scores: NDArray[np.float32]
     attention: NDArray[np.float32]
+
+    @property
+    def probabilities(self) -> NDArray[np.float32]:
+        """The outputs, of classes or labels."""
+        return self.outputs
 
 
 def predict_bag(
@@ -40,9 +48,13 @@ def predict_bag(
     instances = torch.from_numpy(features).to(device)
     with torch.no_grad():
         outputs = [member.to(device).eval()(instances, [len(instances)]) for member in members]
+        said = [
+            member.say(output.logits[0]) for member, output in zip(members, outputs, strict=True)
+        ]
+        kind = members[0].kind
         means = (
-            torch.stack([torch.softmax(output.logits[0], -1) for output in outputs]).mean(0),
-            torch.stack([torch.softmax(output.evidence, -1) for output in outputs]).mean(0),
+            torch.stack(said).mean(0),
+            torch.stack([said_of(kind, output.evidence) for output in outputs]).mean(0),
             torch.stack([output.attention for output in outputs]).mean(0),
         )
     return BagPrediction(*(mean.cpu().numpy() for mean in means))
@@ -54,20 +66,23 @@ def slide_prediction(
     classes: Sequence[str],
     *,
     model: str,
+    kind: Kind = "classes",
     label: str | None = None,
     patient: str | None = None,
     fold: int | None = None,
 ) -> SlidePrediction:
     """Put a prediction back on its slide.
 
-    The scores are those of the second of two classes, or of the predicted one of more.
+    The scores are those of the second of two classes, or of the predicted one of more; of labels
+    those of the most probable.
     """
-    target = 1 if len(classes) == 2 else int(said.probabilities.argmax())
+    binary = kind == "classes" and len(classes) == 2
+    target = 1 if binary else int(said.outputs.argmax())
     return SlidePrediction(
         id=bag.id,
-        probability=float(said.probabilities[target]),
+        probability=float(said.outputs[target]),
         classes=tuple(classes),
-        probabilities=said.probabilities,
+        probabilities=said.outputs,
         target=classes[target],
         label=label,
         fold=fold,
@@ -82,4 +97,5 @@ def slide_prediction(
         encoder=bag.encoder,
         model=model,
         patient=patient,
+        kind=kind,
     )

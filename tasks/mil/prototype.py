@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .model import BagModel, BagOutput, Shape, bag_losses, by_bag, softmax_by_bag
+from .model import BagModel, BagOutput, Shape, by_bag, softmax_by_bag
 
 N_CLUSTERS = 3
 CLUSTERING_SHARE = 0.5
@@ -34,7 +34,9 @@ class Prototypes(BagModel):
     apart and in use: the information that a cluster holds of its instances,
     :math:`H(\bar{q}) - \overline{H(q_i)}` with :math:`q_{ik} \propto \exp r_{ick}` and instances
     weighed by their share of the odds, is subtracted from the loss, times 0.5. Clusters start
-    at right angles.
+    at right angles. Labels that do not exclude each other, a value and a log hazard have no
+    background among the outputs: each output is a :math:`\mathrm{logit}_c` as above, and of a value
+    and a hazard every bag keeps the clusters apart.
 
     References
     ----------
@@ -47,7 +49,8 @@ class Prototypes(BagModel):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape)
-        self.n_targets = shape.n_classes - 1
+        self.background = int(shape.kind == "classes")
+        self.n_targets = shape.n_classes - self.background
         self.cluster = nn.Linear(shape.width, self.n_targets * N_CLUSTERS)
         nn.init.orthogonal_(self.cluster.weight, SPREAD)
 
@@ -58,13 +61,16 @@ class Prototypes(BagModel):
     def losses(self, features: Tensor, sizes: Sequence[int], target: Tensor) -> Tensor:
         """See :class:`BagModel`."""
         log_odds = self._log_odds(self.embedded(features))
-        losses = bag_losses(self._read(log_odds, sizes).logits, target)
-        of_bag = by_bag(log_odds, sizes)
+        losses = self.bag_losses(self._read(log_odds, sizes).logits, target)
+        of_bag, held = by_bag(log_odds, sizes), self.held(target)
         for c in range(self.n_targets):
-            mine = (target == c + 1).nonzero()[:, 0].tolist()
+            has = (
+                torch.ones_like(losses) == 1 if held is None else held[:, c + self.background] == 1
+            )
+            mine = has.nonzero()[:, 0].tolist()
             if mine:
                 shared = information([of_bag[i][:, c] for i in mine])
-                losses = losses - CLUSTERING_SHARE * shared * (target == c + 1)
+                losses = losses - CLUSTERING_SHARE * shared * has
         return losses
 
     def clusters(self, features: Tensor) -> Tensor:
@@ -87,7 +93,8 @@ class Prototypes(BagModel):
 
     def _read(self, log_odds: Tensor, sizes: Sequence[int]) -> BagOutput:
         found = mean_odds(log_odds, 2)
-        evidence = torch.cat([torch.zeros_like(found[:, :1]), found], dim=1)
+        background = torch.zeros_like(found[:, : self.background])
+        evidence = torch.cat([background, found], dim=1)
         logits = torch.stack([mean_odds(part, 0) for part in by_bag(evidence, sizes)])
         attention = softmax_by_bag(found.logsumexp(1), sizes)
         return BagOutput(logits, evidence, attention)

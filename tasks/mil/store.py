@@ -15,7 +15,7 @@ from ...storage.commit import new_product, require_commit, write_text
 from ...storage.errors import BadModel, BadProduct
 from ...storage.predictions import SlidePrediction
 from .model import BagModel
-from .names import MODELS
+from .names import MODELS, Kind
 from .predict import predict_bag, slide_prediction
 from .train import MACHINE, TrainOptions, new_model
 
@@ -67,7 +67,9 @@ class ModelCard(BaseModel):
     options
         As in :class:`~microtome.tasks.mil.train.TrainOptions`.
     classes
-        In the order of the outputs.
+        In the order of the outputs; names of labels or of the value where ``kind`` is another.
+    kind
+        What is predicted, see :data:`~microtome.tasks.mil.names.Kind`.
     training
         Counts of slides and patients, SHA-256 of the slide ids and of the split.
     metrics
@@ -87,6 +89,7 @@ class ModelCard(BaseModel):
     training: dict[str, int | str]
     metrics: dict[str, dict[str, float]]
     limits: tuple[str, ...]
+    kind: Kind = "classes"
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,13 @@ class MilModel:
             raise BadProduct("the bag has no tiles", where=bag.id)
         said = predict_bag(self.members, bag.features, device=device)
         return slide_prediction(
-            bag, said, self.card.classes, model=self.key, label=label, patient=patient
+            bag,
+            said,
+            self.card.classes,
+            model=self.key,
+            kind=self.card.kind,
+            label=label,
+            patient=patient,
         )
 
 
@@ -145,6 +154,7 @@ def new_card(
     training: Mapping[str, int | str],
     metrics: Mapping[str, Mapping[str, float]],
     limits: Sequence[str],
+    kind: Kind = "classes",
 ) -> ModelCard:
     """Make the card of a model that this version of Microtome trained."""
     try:
@@ -160,6 +170,7 @@ def new_card(
         training=dict(training),
         metrics={name: dict(values) for name, values in metrics.items()},
         limits=tuple(limits),
+        kind=kind,
     )
 
 
@@ -219,7 +230,7 @@ def _options(card: ModelCard) -> TrainOptions:
 def _member(
     card: ModelCard, options: TrainOptions, weights: Mapping[str, Any], number: int
 ) -> BagModel:
-    member = new_model(options, card.needs.n_features, len(card.classes))
+    member = new_model(options, card.needs.n_features, len(card.classes), card.kind)
     prefix = f"{number}."
     own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     member.load_state_dict(own)

@@ -22,13 +22,14 @@ from ..splits import Splits, make_splits, read_splits, write_splits
 from .bag_list import TrainingBags, read_training_bags
 from .compare import Figures, compare, n_cross_validations
 from .crossval import CrossValidation
-from .names import MODEL_TITLES
+from .names import MODEL_TITLES, Kind
 from .predict import slide_prediction
 from .store import KIND as MODEL
 from .store import MilModel, new_card, save_model
+from .targets import Target, read_target
 from .train import TrainOptions, fit
 
-VERSION = 1
+VERSION = 2
 """Goes up with every change that alters what a study finds."""
 
 TITLES: Mapping[str, str] = MODEL_TITLES | {
@@ -56,6 +57,8 @@ class Study:
         SHA-256 of the folds.
     notes
         What a reader should know.
+    kind
+        What is learnt.
     """
 
     key: str
@@ -68,15 +71,19 @@ class Study:
     figures: Figures
     permutation_p: float
     notes: tuple[str, ...]
+    kind: Kind = "classes"
 
 
 @dataclass(frozen=True)
 class _Data:
     cohort: Cohort
     loaded: TrainingBags
-    classes: tuple[str, ...]
-    labels: NDArray[np.int64]
+    target: Target
     splits: Splits
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.target.names
 
     @property
     def features(self) -> list[NDArray[np.float32]]:
@@ -96,6 +103,7 @@ def run_study(
     n_folds: int = 5,
     splits: Path | None = None,
     positive: str | None = None,
+    target: Target | None = None,
     overwrite: bool = False,
     on_fold: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Study, bool]:
@@ -112,6 +120,8 @@ def run_study(
         Folds to use; without it those of an earlier run in ``out``, or else new ones.
     positive
         Class that scores shall speak of; the last in the alphabet by default.
+    target
+        What is learnt, where it is not the cohort's labels as classes.
     on_fold
         Told how many rounds of training of how many are done.
 
@@ -130,15 +140,15 @@ def run_study(
         ``out`` holds another study and ``overwrite`` is false.
     """
     options = options or TrainOptions()
-    classes = cohort.classes(positive)
+    target = target or read_target(cohort, "classes", positive=positive)
     loaded = read_training_bags(cohort, bags)
     if splits is not None:
         folds = read_splits(splits, cohort)
     elif (out / "splits.json").is_file() and not overwrite:
         folds = _kept_splits(out / "splits.json", cohort, n_folds, options.seed)
     else:
-        folds = make_splits(cohort, n_folds, seed=options.seed)
-    data = _Data(cohort, loaded, classes, cohort.labels(classes), folds)
+        folds = make_splits(cohort, n_folds, seed=options.seed, target=target)
+    data = _Data(cohort, loaded, target, folds)
     key = _key(data, options)
     done = [
         is_done(out / name, kind=kind, key=key, overwrite=overwrite)
@@ -182,17 +192,25 @@ def _kept_splits(path: Path, cohort: Cohort, n_folds: int, seed: int) -> Splits:
 
 def _key(data: _Data, options: TrainOptions) -> str:
     rows = [
-        (case.id, case.patient, case.label, bag)
-        for case, bag in zip(data.cohort.cases, data.loaded.keys, strict=True)
+        (case.id, case.patient, truth, bag)
+        for case, truth, bag in zip(
+            data.cohort.cases, _as_text(data.target), data.loaded.keys, strict=True
+        )
     ]
     return product_key(
         kind="mil-study",
         version=VERSION,
         rows=rows,
+        kind_of_target=data.target.kind,
         classes=data.classes,
         splits=data.splits.hash,
         options=options.record(),
     )
+
+
+def _as_text(target: Target) -> list[str]:
+    """Truth of every slide, exactly."""
+    return [repr(truth) for truth in target.truth.tolist()]
 
 
 def _conduct(
@@ -207,7 +225,7 @@ def _conduct(
 
     result = compare(
         data.features,
-        data.labels,
+        data.target,
         data.cohort.patients,
         data.folds,
         options,
@@ -225,6 +243,7 @@ def _conduct(
         figures=result.figures,
         permutation_p=result.permutation_p,
         notes=(*data.cohort.notes, *result.notes),
+        kind=data.target.kind,
     )
     return study, result.found
 
@@ -234,11 +253,16 @@ def _write_predictions(
 ) -> None:
     predictions = [
         slide_prediction(
-            bag, said, data.classes, model=key, label=case.label, patient=case.patient, fold=int(k)
+            bag,
+            found.predictions[i],
+            data.classes,
+            model=key,
+            kind=data.target.kind,
+            label=data.target.words(i),
+            patient=data.cohort.cases[i].patient,
+            fold=int(found.fold[i]),
         )
-        for bag, said, case, k in zip(
-            data.loaded.bags, found.predictions, data.cohort.cases, found.fold, strict=True
-        )
+        for i, bag in enumerate(data.loaded.bags)
     ]
     about = {"what": "out-of-fold", "splits": data.splits.hash, "classes": data.classes}
     write_predictions(path, predictions, key=key, about=about, overwrite=overwrite)
@@ -246,7 +270,7 @@ def _write_predictions(
 
 def _final_model(data: _Data, options: TrainOptions, study: Study) -> MilModel:
     """Fit on every slide, in the way that was cross-validated."""
-    members = fit(data.features, data.labels, data.cohort.patients, options)
+    members = fit(data.features, data.target, data.cohort.patients, options)
     ids = "\n".join(sorted(data.cohort.ids))
     card = new_card(
         options,
@@ -261,6 +285,7 @@ def _final_model(data: _Data, options: TrainOptions, study: Study) -> MilModel:
         },
         metrics={name: asdict(value) for name, value in study.figures[study.model].items()},
         limits=_limits(data.cohort),
+        kind=data.target.kind,
     )
     return MilModel(card, tuple(members), study.key)
 

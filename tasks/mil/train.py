@@ -14,16 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...storage.errors import LabelError
-from ..evaluation import Fold, grouped_folds
+from ..evaluation import Fold
 from .abmil import GatedAttention, PlainAttention
 from .acmil import AttentionChallenging
 from .clam import ClamMB, ClamSB
 from .dsmil import DualStream
 from .dtfd import DoubleTier
-from .model import BagModel, Shape, bag_losses
-from .names import ModelName
+from .model import BagModel, Shape
+from .names import Kind, ModelName
 from .pooling import MaxPooling, MeanPooling
 from .prototype import Prototypes
+from .targets import Target, as_target
 from .transmil import TransMIL
 
 Features = NDArray[np.float32]
@@ -89,15 +90,17 @@ class TrainOptions:
         return {name: value for name, value in asdict(self).items() if name not in MACHINE}
 
 
-def new_model(options: TrainOptions, n_features: int, n_classes: int) -> BagModel:
+def new_model(
+    options: TrainOptions, n_features: int, n_classes: int, kind: Kind = "classes"
+) -> BagModel:
     """An untrained model; its weights follow torch's random state."""
-    shape = Shape(n_features, n_classes, options.width, options.n_gates, options.dropout)
+    shape = Shape(n_features, n_classes, options.width, options.n_gates, options.dropout, kind)
     return MODEL_TYPES[options.model](shape)
 
 
 def fit(
     bags: Sequence[Features],
-    labels: NDArray[np.int64],
+    labels: NDArray[np.int64] | Target,
     patients: NDArray[Any],
     options: TrainOptions,
 ) -> list[BagModel]:
@@ -108,58 +111,62 @@ def fit(
     bags
         float32 [n_i, d] each, n_i >= 1.
     labels
-        int [b]: indices of the classes 0 … c-1, all of them present.
+        int [b]: indices of the classes 0 … c-1, all of them present; or what else is true of
+        the bags.
     patients
         [b].
 
     Raises
     ------
     LabelError
-        A class has fewer than two patients: nothing would be left to validate on.
+        A class (label, event) has fewer than two patients: nothing would be left to validate on.
     """
-    scarcest = scarcest_class(labels, patients, len(np.unique(labels)))
+    target = as_target(labels)
+    scarcest = target.scarcest(patients)
     if scarcest < 2:
+        what = {"labels": "label", "survival": "event"}.get(target.kind, "class")
         raise LabelError(
-            "a class has a single patient to train on",
-            remedy="At least two patients of every class are needed in every training part",
+            f"a{'n' * (what == 'event')} {what} has a single patient to train on, or none",
+            remedy=f"At least two patients of every {what} are needed in every training part",
         )
-    folds = grouped_folds(labels, patients, min(options.members, scarcest), seed=options.seed)
+    folds = target.folds(patients, min(options.members, scarcest), seed=options.seed)
     tensors = [torch.from_numpy(bag).to(options.device) for bag in bags]
     with _threads(options.threads):
         return [
-            _fit_member(tensors, labels, fold, options, seed=options.seed + number)
+            _fit_member(tensors, target, fold, options, seed=options.seed + number)
             for number, fold in enumerate(folds)
         ]
 
 
-def scarcest_class(labels: NDArray[np.int64], patients: NDArray[Any], n_classes: int) -> int:
-    """Number of patients of the class 0 … c-1 that has the fewest."""
-    return min(len(np.unique(patients[labels == k])) for k in range(n_classes))
-
-
 def _fit_member(
     bags: Sequence[Tensor],
-    labels: NDArray[np.int64],
+    target: Target,
     fold: Fold,
     options: TrainOptions,
     *,
     seed: int,
 ) -> BagModel:
-    n_classes = int(labels.max()) + 1
-    weight = _class_weights(labels[fold.train], n_classes)
+    truth = torch.from_numpy(target.truth).to(options.device)
     data = _Data(
         bags,
-        torch.from_numpy(labels).to(options.device),
-        torch.from_numpy(weight).to(options.device),
+        truth if target.kind == "classes" else truth.float(),
+        torch.from_numpy(_weights(target, fold.train)).to(options.device),
         options.batch_bags,
         options.instance_dropout,
     )
+    n_outputs = len(target.names)
     with torch.random.fork_rng(devices=_cuda(options.device)):
         torch.manual_seed(seed)
-        model = new_model(options, bags[0].shape[1], n_classes)
+        model = new_model(options, bags[0].shape[1], n_outputs, target.kind)
         model.mean, model.deviation = moments([bags[i] for i in fold.train])
+        if target.kind == "regression":
+            seen = data.target[torch.from_numpy(fold.train)]
+            model.centre, model.spread = seen.mean(), seen.std(correction=0).clamp_min(1e-12)
         model.to(options.device)
         _descend(model, data, fold, options, np.random.default_rng(seed))
+        if target.kind == "survival":
+            # Hazards are relative: to those that the model was fitted on, in the mean.
+            model.centre = data.logits(model.eval(), fold.train).mean()
     return model.eval()
 
 
@@ -191,7 +198,7 @@ def _descend(
 
 @dataclass(frozen=True)
 class _Data:
-    """Bags [n_i, d], their classes [b], weight of each class [c], bags a batch, share unseen."""
+    """Bags [n_i, d], what is true of them [b, ...], weights [b], bags a batch, share unseen."""
 
     bags: Sequence[Tensor]
     target: Tensor
@@ -206,23 +213,30 @@ class _Data:
     def loss(self, model: BagModel, rows: NDArray[np.int64]) -> Tensor:
         """What a step of training makes smaller."""
         seen = [some_instances(self.bags[i], self.unseen) for i in rows]
-        truth = self.target[torch.from_numpy(rows)]
-        return self._mean(model.losses(torch.cat(seen), [len(bag) for bag in seen], truth), truth)
+        chosen = torch.from_numpy(rows)
+        sizes = [len(bag) for bag in seen]
+        return self._mean(model.losses(torch.cat(seen), sizes, self.target[chosen]), chosen)
 
     def mean_loss(self, model: BagModel, rows: NDArray[np.int64]) -> float:
-        """Cross-entropy of what is said of bags, whatever else training makes smaller."""
-        total = 0.0
-        with torch.no_grad():
-            for part in self.batches(rows):
-                chosen = [self.bags[i] for i in part]
-                truth = self.target[torch.from_numpy(part)]
-                logits = model(torch.cat(chosen), [len(bag) for bag in chosen]).logits
-                total += float(self._mean(bag_losses(logits, truth), truth)) * len(part)
-        return total / len(rows)
+        """Loss of what is said of bags, whatever else training makes smaller.
 
-    def _mean(self, losses: Tensor, truth: Tensor) -> Tensor:
+        Of all bags at once, as those of survival are compared with each other.
+        """
+        chosen = torch.from_numpy(rows)
+        losses = model.bag_losses(self.logits(model, rows), self.target[chosen])
+        return float(self._mean(losses, chosen))
+
+    def logits(self, model: BagModel, rows: NDArray[np.int64]) -> Tensor:
+        """Logits [r, c] of bags, without gradients."""
+        with torch.no_grad():
+            parts = [[self.bags[i] for i in part] for part in self.batches(rows)]
+            return torch.cat(
+                [model(torch.cat(part), [len(bag) for bag in part]).logits for part in parts]
+            )
+
+    def _mean(self, losses: Tensor, rows: Tensor) -> Tensor:
         # Divided by bags, not by weights, which would undo the weights in small batches.
-        return (losses * self.weight[truth]).mean()
+        return (losses * self.weight[rows]).mean()
 
 
 def some_instances(bag: Tensor, unseen: float) -> Tensor:
@@ -245,9 +259,13 @@ def moments(bags: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return means.mean(0).float(), deviation.masked_fill(constant, 1.0).float()
 
 
-def _class_weights(labels: NDArray[np.int64], n_classes: int) -> NDArray[np.float32]:
-    counts = np.bincount(labels, minlength=n_classes)
-    return (len(labels) / (n_classes * counts)).astype(np.float32)
+def _weights(target: Target, train: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Weight of every bag [b]: classes count the same in training; nothing else is weighted."""
+    if target.kind != "classes":
+        return np.ones(len(target), np.float32)
+    counts = np.bincount(target.truth[train], minlength=len(target.names))
+    weights = len(train) / (len(counts) * counts)
+    return np.asarray(weights[target.truth], np.float32)
 
 
 @contextmanager

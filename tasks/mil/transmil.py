@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .model import BagModel, BagOutput, Shape, by_bag, evidence_of_parts
+from .model import BagModel, BagOutput, Shape, by_bag
 from .nystrom import NystromAttention, side_by_side
 
 MOST_HEADS = 8
@@ -70,7 +70,7 @@ class TransMIL(BagModel):
         parts = torch.cat([one.parts for one in read])
         logits = torch.stack([one.logits for one in read])
         attention = torch.cat([one.attention for one in read])
-        return BagOutput(logits, evidence_of_parts(parts, sizes), attention)
+        return BagOutput(logits, self.evidence_of(parts, sizes), attention)
 
     def _read(self, bag: Tensor) -> _Reading:
         place = squared(len(bag), bag.device)

@@ -16,12 +16,13 @@ from microtome.storage.bags import Bag
 from microtome.storage.errors import BadModel, LabelError, LeakError, MissingFile
 from microtome.tasks.evaluation import Fold, grouped_folds
 from microtome.tasks.mil.abmil import GatedAttention
-from microtome.tasks.mil.compare import Comparison, compare, shuffled_labels
+from microtome.tasks.mil.compare import Comparison, compare, shuffled_target
 from microtome.tasks.mil.controls import bag_sizes, mean_colours, predict_from
 from microtome.tasks.mil.crossval import cross_validate
 from microtome.tasks.mil.model import BagModel
 from microtome.tasks.mil.pooling import MaxPooling, MeanPooling
 from microtome.tasks.mil.store import BagNeeds, MilModel, load_model, new_card, save_model
+from microtome.tasks.mil.targets import as_target
 from microtome.tasks.mil.train import TrainOptions, fit, moments, new_model
 
 D, C = 7, 3
@@ -304,12 +305,13 @@ def test_the_controls_see_size_and_colour() -> None:
 def test_shuffled_labels_stay_learnable() -> None:
     labels, patients = np.repeat([0, 1], 6), np.arange(12)
     folds = grouped_folds(labels, patients, 3)
-    shuffled = shuffled_labels(labels, patients, folds, seed=0)
+    shuffled = shuffled_target(as_target(labels), patients, folds, seed=0)
     assert shuffled is not None
-    assert sorted(shuffled) == sorted(labels)
-    assert all(np.bincount(shuffled[fold.train], minlength=2).min() >= 2 for fold in folds)
-    four = np.array([0, 0, 1, 1])
-    assert shuffled_labels(four, np.arange(4), grouped_folds(four, range(4), 2), seed=0) is None
+    assert sorted(shuffled.truth) == sorted(labels)
+    assert all(np.bincount(shuffled.truth[f.train], minlength=2).min() >= 2 for f in folds)
+    four = as_target(np.array([0, 0, 1, 1]))
+    halves = grouped_folds(four.truth, range(4), 2)
+    assert shuffled_target(four, np.arange(4), halves, seed=0) is None
 
 
 # Models on disk.

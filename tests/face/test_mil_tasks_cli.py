@@ -1,0 +1,105 @@
+"""``microtome mil train --task``: labels, a value and survival from a table to a kept model."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from microtome.cli.app import app
+from microtome.storage.bags import Bag, write_bag
+from microtome.storage.predictions import read_predictions
+
+
+def mil(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["mil", *map(str, arguments)], env={"COLUMNS": "200"})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty slides of ten patients; the share of odd tiles makes every outcome."""
+    folder = tmp_path_factory.mktemp("tasks")
+    rng = np.random.default_rng(0)
+    lines = ["id,patient,site,found,ki67,months,died"]
+    for i in range(20):
+        odd = int(rng.integers(0, 15))
+        features = rng.normal(size=(20, 4)).astype(np.float32)
+        features[:odd] += 4
+        bag = Bag(
+            id=f"s{i:02d}",
+            features=features,
+            coords_px=np.stack([np.arange(20) * 512, np.zeros(20, int)], axis=1),
+            footprint_px=(512.0, 512.0),
+            slide_px=(10240, 512),
+            mpp=0.5,
+            slide_mpp=(0.25, 0.25),
+            tile_px=256,
+            encoder="stain-texture@1",
+            feature_names=("a", "b", "c", "d"),
+            source=f"s{i:02d}.svs",
+        )
+        write_bag(folder / "bags" / f"{bag.id}.bag.zarr", bag, key=str(i))
+        found = ";".join(["odd"] * (odd > 6) + ["even"] * (i % 4 == 0))
+        lines.append(f"{bag.id},p{i},north,{found},{odd / 20},{30 - odd},{int(i % 5 > 0)}")
+    (folder / "cohort.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def train(folder: Path, out: str, *task: object) -> Result:
+    given = ("train", folder / "cohort.csv", "--bags", folder / "bags", "--out", folder / out)
+    return mil(*given, "--folds", 2, "--epochs", 4, "--model", "mean", *task)
+
+
+@pytest.mark.parametrize(
+    ("task", "column", "said"),
+    [
+        (("labels", "--label", "found"), "probability", "AUPRC"),
+        (("regression", "--label", "ki67"), "value", "R²"),
+        (("survival", "--time", "months", "--event", "died"), "log_hazard", "c-index"),
+    ],
+)
+def test_every_task_from_table_to_new_slides(
+    folder: Path, task: tuple[str, ...], column: str, said: str
+) -> None:
+    run = train(folder, task[0], "--task", *task)
+    assert run.exit_code == 0, run.output
+    assert said in run.output
+    kept = json.loads((folder / task[0] / "metrics.json").read_text())
+    assert kept["kind"] == task[0]
+    assert all(f["low"] <= f["value"] <= f["high"] for f in kept["figures"]["mean"].values())
+    predicted = mil(
+        "predict", folder / task[0] / "model", folder / "bags", "--out", folder / f"new-{task[0]}"
+    )
+    assert predicted.exit_code == 0, predicted.output
+    assert {p.kind for p in read_predictions(folder / f"new-{task[0]}")} == {task[0]}
+    with (folder / task[0] / "predictions" / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {column, "label"} <= set(rows[0])
+    table = (folder / "cohort.csv").read_text()
+    if task[0] == "regression":
+        assert f",{rows[3]['label']}," in table.splitlines()[4]
+    assert train(folder, task[0], "--task", *task).output.count("skipped") == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--task", "survival", "--time", "months"),
+        ("--time", "months", "--event", "died"),
+        ("--task", "survival", "--time", "months", "--event", "died", "--label", "ki67"),
+        ("--task", "regression", "--label", "ki67", "--label", "months"),
+    ],
+)
+def test_options_of_another_task_are_refused(folder: Path, options: tuple[str, ...]) -> None:
+    assert train(folder, "wrong", *options).exit_code == 2
+    assert not (folder / "wrong").exists()
+
+
+def test_classes_may_stand_in_another_column(folder: Path) -> None:
+    run = train(folder, "classes", "--label", "died", "--positive", "1")
+    assert run.exit_code == 0, run.output
+    assert "Classes 0, 1; scores speak of 1." in run.output
