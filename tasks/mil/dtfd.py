@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .abmil import GatedAttention, attention_scores
-from .model import BagOutput, Shape, by_bag
+from .model import (
+    BagOutput,
+    Shape,
+    softmax_by_bag,
+    sum_by_bag,
+)
 
 N_PSEUDO_BAGS = 8
 _SEED = 0
@@ -17,11 +23,12 @@ _SEED = 0
 
 @dataclass(frozen=True)
 class _Tiers:
-    """Of one bag: logits of p pseudo-bags [p, c] and of the bag [c], attention [n]."""
+    """Logits of all q pseudo-bags [q, c] and of the bags [b, c], attention [n]; sizes in q."""
 
     pseudo: Tensor
-    bag: Tensor
+    bags: Tensor
     attention: Tensor
+    pieces: list[int]
 
 
 class DoubleTier(GatedAttention):
@@ -57,41 +64,38 @@ class DoubleTier(GatedAttention):
     def aggregate(self, embedded: Tensor, sizes: Sequence[int]) -> BagOutput:
         """See :class:`BagModel`."""
         tiers = self._tiers(embedded, sizes, apart=False)
-        attention = torch.cat([tier.attention for tier in tiers])
-        parts = attention[:, None] * self.second_classify(embedded)
-        logits = torch.stack([tier.bag for tier in tiers])
-        return BagOutput(logits, self.evidence_of(parts, sizes), attention)
+        parts = tiers.attention[:, None] * self.second_classify(embedded)
+        return BagOutput(tiers.bags, self.evidence_of(parts, sizes), tiers.attention)
 
     def losses(self, features: Tensor, sizes: Sequence[int], target: Tensor) -> Tensor:
         """See :class:`BagModel`."""
         tiers = self._tiers(self.embedded(features), sizes, apart=True)
-        counts = [len(tier.pseudo) for tier in tiers]
-        of_each = target.repeat_interleave(torch.tensor(counts, device=target.device), dim=0)
-        first = self.bag_losses(torch.cat([tier.pseudo for tier in tiers]), of_each)
-        second = self.bag_losses(torch.stack([tier.bag for tier in tiers]), target)
-        return torch.stack([losses.mean() for losses in by_bag(first, counts)]) + second
+        pieces = torch.tensor(tiers.pieces, device=target.device)
+        of_pseudo = self.bag_losses(tiers.pseudo, target.repeat_interleave(pieces, dim=0))
+        first = sum_by_bag(of_pseudo[:, None], tiers.pieces)[:, 0] / pieces
+        return first + self.bag_losses(tiers.bags, target)
 
-    def _tiers(self, embedded: Tensor, sizes: Sequence[int], *, apart: bool) -> list[_Tiers]:
-        scores = self.score(embedded)[:, 0]
-        parts = zip(by_bag(embedded, sizes), by_bag(scores, sizes), strict=True)
-        return [self._tier(bag, score, apart=apart) for bag, score in parts]
-
-    def _tier(self, embedded: Tensor, scores: Tensor, *, apart: bool) -> _Tiers:
-        rows = self.pseudo_bags(len(embedded))
-        within = [torch.softmax(scores[chosen], 0) for chosen in rows]
-        distilled = torch.stack(
-            [a @ embedded[chosen] for a, chosen in zip(within, rows, strict=True)]
+    def _tiers(self, embedded: Tensor, sizes: Sequence[int], *, apart: bool) -> _Tiers:
+        """Both tiers of all bags: pseudo-bags are bags, and those of a bag are one's instances."""
+        parted = [self.pseudo_bags(n) for n in sizes]
+        starts = np.cumsum([0, *sizes[:-1]]).tolist()
+        order = torch.cat(
+            [rows + at for at, bag in zip(starts, parted, strict=True) for rows in bag]
         )
+        in_pseudo = [len(rows) for bag in parted for rows in bag]
+        pieces = [len(bag) for bag in parted]
+        within = softmax_by_bag(self.score(embedded)[order], in_pseudo)
+        distilled = sum_by_bag(within * embedded[order], in_pseudo)
         pseudo = self.classify(distilled)
         if apart:
             distilled = distilled.detach()
-        between = torch.softmax(
-            attention_scores(distilled, self.second_tanh, self.second_gate, self.second_attend), 0
-        )[:, 0]
-        bag = self.second_classify(between @ distilled)
-        weights = torch.cat([weight * a for weight, a in zip(between, within, strict=True)])
-        attention = torch.empty_like(weights).index_copy(0, torch.cat(rows), weights)
-        return _Tiers(pseudo, bag, attention)
+        scores = attention_scores(distilled, self.second_tanh, self.second_gate, self.second_attend)
+        between = softmax_by_bag(scores, pieces)
+        bags = self.second_classify(sum_by_bag(between * distilled, pieces))
+        of_each = torch.tensor(in_pseudo, device=order.device)
+        weights = (between.repeat_interleave(of_each, dim=0) * within)[:, 0]
+        attention = torch.empty_like(weights).index_copy(0, order, weights)
+        return _Tiers(pseudo, bags, attention, pieces)
 
     def pseudo_bags(self, n: int) -> tuple[Tensor, ...]:
         """Part n instances at random in pseudo-bags whose sizes differ by at most 1."""

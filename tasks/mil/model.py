@@ -155,15 +155,35 @@ def by_bag(values: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
 
 def softmax_by_bag(scores: Tensor, sizes: Sequence[int]) -> Tensor:
     """Softmax of [n] or [n, k] over the instances of each bag."""
-    # Along the last dimension: the same digits whether there is one column or none.
-    return torch.cat(
-        [part.movedim(0, -1).softmax(-1).movedim(-1, 0) for part in by_bag(scores, sizes)]
-    )
+    if len(sizes) == 1:
+        # Along the last dimension: the same digits whether there is one column or none.
+        return scores.movedim(0, -1).softmax(-1).movedim(-1, 0)
+    bag = bag_of_each(sizes, scores)
+    place = bag if scores.ndim == 1 else bag[:, None].expand_as(scores)
+    fixed = scores.detach()
+    highest = fixed.new_full((len(sizes), *scores.shape[1:]), -torch.inf)
+    highest = highest.scatter_reduce(0, place, fixed, "amax")
+    raised = (scores - highest[bag]).exp()
+    return raised / (membership(bag, len(sizes), raised) @ raised)[bag]
 
 
 def sum_by_bag(values: Tensor, sizes: Sequence[int]) -> Tensor:
     """Sum of [n, c] over the instances of each bag: [b, c]."""
-    return torch.stack([part.sum(0) for part in by_bag(values, sizes)])
+    if len(sizes) == 1:
+        return values.sum(0, keepdim=True)
+    return membership(bag_of_each(sizes, values), len(sizes), values) @ values
+
+
+def bag_of_each(sizes: Sequence[int], like: Tensor) -> Tensor:
+    """Which bag every instance is of: int [n], on the device of another tensor."""
+    counts = torch.tensor(list(sizes), device=like.device)
+    return torch.arange(len(sizes), device=like.device).repeat_interleave(counts)
+
+
+def membership(bag: Tensor, count: int, like: Tensor) -> Tensor:
+    """1 where an instance is of a bag: [b, n]. A product with it is one call for all bags, and
+    adds in the same order on every device, as adding by index does not."""
+    return (torch.arange(count, device=bag.device)[:, None] == bag).to(like.dtype)
 
 
 def bag_size_of_each(sizes: Sequence[int], like: Tensor) -> Tensor:

@@ -18,7 +18,8 @@ class Attention:
     Attributes
     ----------
     left, right, values
-        float [h, t, m], [h, m, t] and [h, t, w]: what is attended to is left (right values).
+        float [..., h, t, m], [..., h, m, t] and [..., h, t, w]: what is attended to is
+        left (right values).
     """
 
     left: Tensor
@@ -26,12 +27,12 @@ class Attention:
     values: Tensor
 
     def attended(self) -> Tensor:
-        """What every token takes from all, heads side by side: [t, h w]."""
+        """What every token takes from all, heads side by side: [..., t, h w]."""
         return side_by_side(self.left @ (self.right @ self.values))
 
     def row(self, token: int) -> Tensor:
-        """How one token weighs all others: [h, t]. Weights of an approximation may be negative."""
-        return (self.left[:, token, None] @ self.right)[:, 0]
+        """How one token weighs all others: [..., h, t]. An approximation's may be negative."""
+        return (self.left[..., token, None, :] @ self.right)[..., 0, :]
 
 
 class NystromAttention(nn.Module):
@@ -60,23 +61,24 @@ class NystromAttention(nn.Module):
         self.project = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Attend: [t, width] to [t, width]."""
+        """Attend: [..., t, width] to the same."""
         projected: Tensor = self.project(self.attention(tokens).attended())
         return projected
 
     def attention(self, tokens: Tensor) -> Attention:
-        """Attention of tokens [t, width], before heads are mixed."""
+        """Attention of tokens [..., t, width], before heads are mixed."""
         query, key, value = (self._heads(x) for x in self.query_key_value(tokens).chunk(3, -1))
         query = query / math.sqrt(query.shape[-1])
-        if len(tokens) <= self.n_landmarks:
-            identity = torch.eye(len(tokens), device=tokens.device, dtype=tokens.dtype)
-            return Attention(_similar(query, key), identity.expand(self.n_heads, -1, -1), value)
+        t = tokens.shape[-2]
+        if t <= self.n_landmarks:
+            identity = torch.eye(t, device=tokens.device, dtype=tokens.dtype)
+            return Attention(_similar(query, key), identity, value)
         queries, keys = (landmarks(x, self.n_landmarks) for x in (query, key))
         inverse = pseudo_inverse(_similar(queries, keys))
         return Attention(_similar(query, keys) @ inverse, _similar(queries, key), value)
 
     def _heads(self, tokens: Tensor) -> Tensor:
-        return tokens.view(len(tokens), self.n_heads, -1).transpose(0, 1)
+        return tokens.reshape(*tokens.shape[:-1], self.n_heads, -1).transpose(-3, -2)
 
 
 def _similar(query: Tensor, key: Tensor) -> Tensor:
@@ -84,24 +86,24 @@ def _similar(query: Tensor, key: Tensor) -> Tensor:
 
 
 def side_by_side(heads: Tensor) -> Tensor:
-    """Heads [h, t, w] to [t, h w]."""
-    return heads.transpose(0, 1).flatten(1)
+    """Heads [..., h, t, w] to [..., t, h w]."""
+    return heads.transpose(-3, -2).flatten(-2)
 
 
 def landmarks(tokens: Tensor, count: int) -> Tensor:
-    """Means of ``count`` consecutive segments of [h, t, w], long ones first: [h, count, w]."""
-    heads, t, width = tokens.shape
+    """Means of ``count`` consecutive segments of [..., t, w], long ones first: [..., count, w]."""
+    *lead, t, width = tokens.shape
     length, longer = divmod(t, count)
-    long, short = tokens.split_with_sizes([longer * (length + 1), (count - longer) * length], 1)
+    long, short = tokens.split_with_sizes([longer * (length + 1), (count - longer) * length], -2)
     means = (
-        long.reshape(heads, longer, length + 1, width).mean(2),
-        short.reshape(heads, count - longer, length, width).mean(2),
+        long.reshape(*lead, longer, length + 1, width).mean(-2),
+        short.reshape(*lead, count - longer, length, width).mean(-2),
     )
-    return torch.cat(means, dim=1)
+    return torch.cat(means, dim=-2)
 
 
 def pseudo_inverse(matrix: Tensor) -> Tensor:
-    """Moore-Penrose inverse of [h, m, m], by six steps of a cubic iteration.
+    """Moore-Penrose inverse of [..., m, m], by six steps of a cubic iteration.
 
     References
     ----------
@@ -110,7 +112,7 @@ def pseudo_inverse(matrix: Tensor) -> Tensor:
     """
     one_norm = matrix.abs().sum(-2).amax(-1)
     infinity_norm = matrix.abs().sum(-1).amax(-1)
-    inverse = matrix.mT / (one_norm * infinity_norm)[:, None, None]
+    inverse = matrix.mT / (one_norm * infinity_norm)[..., None, None]
     identity = torch.eye(matrix.shape[-1], device=matrix.device, dtype=matrix.dtype)
     for _ in range(PSEUDO_INVERSE_STEPS):
         product = matrix @ inverse

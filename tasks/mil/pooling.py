@@ -47,9 +47,10 @@ class MaxPooling(BagModel):
     def aggregate(self, embedded: Tensor, sizes: Sequence[int]) -> BagOutput:
         """See :class:`BagModel`."""
         highest = [part.max(dim=0) for part in by_bag(embedded, sizes)]
+        share = torch.full_like(highest[0].values, 1 / embedded.shape[1])
         attention = torch.cat(
             [
-                torch.bincount(found.indices, minlength=size) / embedded.shape[1]
+                share.new_zeros(size).scatter_add(0, found.indices, share)
                 for found, size in zip(highest, sizes, strict=True)
             ]
         )

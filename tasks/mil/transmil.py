@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from .model import BagModel, BagOutput, Shape, by_bag
+from .model import PIECE, BagModel, BagOutput, Shape, by_bag
 from .nystrom import NystromAttention, side_by_side
 
 MOST_HEADS = 8
@@ -17,7 +18,7 @@ MOST_HEADS = 8
 
 @dataclass(frozen=True)
 class _Reading:
-    """Of one bag: logits [c], what each instance adds to them [n, c], attention [n]."""
+    """Of g bags: logits [g, c], what each instance adds to them [g, n, c], attention [g, n]."""
 
     logits: Tensor
     parts: Tensor
@@ -66,34 +67,39 @@ class TransMIL(BagModel):
 
     def aggregate(self, embedded: Tensor, sizes: Sequence[int]) -> BagOutput:
         """See :class:`BagModel`."""
-        read = [self._read(bag) for bag in by_bag(embedded, sizes)]
-        parts = torch.cat([one.parts for one in read])
-        logits = torch.stack([one.logits for one in read])
-        attention = torch.cat([one.attention for one in read])
-        return BagOutput(logits, self.evidence_of(parts, sizes), attention)
+        bags = by_bag(embedded, sizes)
+        read: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+        for rows in alike(sizes):
+            found = self._read(torch.stack([bags[i] for i in rows]))
+            each = zip(found.logits, found.parts, found.attention, strict=True)
+            read |= dict(zip(rows, each, strict=True))
+        logits, added, attention = zip(*(read[i] for i in range(len(bags))), strict=True)
+        evidence = self.evidence_of(torch.cat(added), sizes)
+        return BagOutput(torch.stack(logits), evidence, torch.cat(attention))
 
-    def _read(self, bag: Tensor) -> _Reading:
-        place = squared(len(bag), bag.device)
-        tokens = torch.cat([self.token[None], bag[place]])
+    def _read(self, bags: Tensor) -> _Reading:
+        g, n, _ = bags.shape
+        place = squared(n, bags.device)
+        tokens = torch.cat([self.token.expand(g, 1, -1), bags[:, place]], dim=1)
         tokens = tokens + self.first(self.first_norm(tokens))
-        tokens = torch.cat([tokens[:1], self.position(tokens[1:])])
+        tokens = torch.cat([tokens[:, :1], self.position(tokens[:, 1:])], dim=1)
         attention = self.second.attention(self.second_norm(tokens))
         row = attention.row(0)
         taken = side_by_side(row[..., None] * attention.values)
-        final = tokens[0] + self.second.project(taken.sum(0))
-        added = self._added(taken[1:], final)
-        weights = row.mean(0)[1:].clamp_min(0)
+        final = tokens[:, 0] + self.second.project(taken.sum(-2))
+        added = self._added(taken[:, 1:], final)
+        weights = row.mean(-2)[:, 1:].clamp_min(0)
         return _Reading(
             self.classify(self.norm(final)),
-            added.new_zeros(len(bag), added.shape[1]).index_add(0, place, added),
-            _normalised(weights.new_zeros(len(bag)).index_add(0, place, weights)),
+            added.new_zeros(g, n, added.shape[-1]).index_add(1, place, added),
+            _normalised(weights.new_zeros(g, n).index_add(1, place, weights)),
         )
 
     def _added(self, taken: Tensor, final: Tensor) -> Tensor:
-        """What the class token took from each token [t, width], in logits [t, c]."""
+        """What class tokens [g, width] took from each token [g, t, width], in logits [g, t, c]."""
         moved = taken @ self.second.project.weight.T
-        scale = (final.var(correction=0) + self.norm.eps).sqrt()
-        relative = (moved - moved.mean(-1, keepdim=True)) / scale
+        scale = (final.var(-1, correction=0, keepdim=True) + self.norm.eps).sqrt()
+        relative = (moved - moved.mean(-1, keepdim=True)) / scale[..., None, :]
         added: Tensor = (relative * self.norm.weight) @ self.classify.weight.T
         return added
 
@@ -108,11 +114,11 @@ class PyramidPosition(nn.Module):
         )
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Encode positions: [s², width] to [s², width]."""
-        side = math.isqrt(len(tokens))
-        square = tokens.T.reshape(1, -1, side, side)
+        """Encode positions: [g, s², width] to the same."""
+        side = math.isqrt(tokens.shape[1])
+        square = tokens.mT.reshape(len(tokens), -1, side, side)
         encoded: Tensor = square + sum(convolve(square) for convolve in self.convolve)
-        return encoded[0].flatten(1).T
+        return encoded.flatten(2).mT
 
 
 def squared(n: int, device: torch.device) -> Tensor:
@@ -121,7 +127,17 @@ def squared(n: int, device: torch.device) -> Tensor:
     return torch.arange(side * side, device=device) % n
 
 
+def alike(sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Numbers of bags of one size, which are read at once: at most :data:`PIECE` instances."""
+    numbers: defaultdict[int, list[int]] = defaultdict(list)
+    for number, size in enumerate(sizes):
+        numbers[size].append(number)
+    for size, same in numbers.items():
+        count = max(1, PIECE // size)
+        yield from (same[start : start + count] for start in range(0, len(same), count))
+
+
 def _normalised(weights: Tensor) -> Tensor:
-    """Weights [n] that sum to 1; all the same where all are 0."""
-    total = weights.sum()
-    return torch.where(total > 0, weights / total.clamp_min(1e-30), 1 / len(weights))
+    """Weights [g, n] whose rows sum to 1; all the same where all of a row are 0."""
+    total = weights.sum(-1, keepdim=True)
+    return torch.where(total > 0, weights / total.clamp_min(1e-30), 1 / weights.shape[-1])

@@ -403,7 +403,7 @@ def test_evidence_of_the_transformer_is_what_tokens_add() -> None:
     assert isinstance(model, TransMIL)
     finals: list[torch.Tensor] = []
     layers = model.second, model.norm
-    layers[1].register_forward_hook(lambda _, given, __: finals.append(given[0]))
+    layers[1].register_forward_hook(lambda _, given, __: finals.append(given[0][0]))
     output = model(some_bag(16).double(), [16])
     added = torch.sinh(output.evidence).mean(0)
 
@@ -413,7 +413,7 @@ def test_evidence_of_the_transformer_is_what_tokens_add() -> None:
     def class_token_only(tokens: torch.Tensor) -> Attention:
         found = whole(tokens)
         alone = torch.zeros_like(found.values)
-        alone[:, 0] = found.values[:, 0]
+        alone[..., 0, :] = found.values[..., 0, :]
         return replace(found, values=alone)
 
     layers[0].attention = class_token_only  # type: ignore[method-assign]
