@@ -154,14 +154,14 @@ class MapPlan:
         missing: list[tuple[int, int]],
     ) -> None:
         """Write the missing shards of a block, whose probabilities are float32 [h, w]."""
-        array, codes = self.array(0), encode(probabilities)
+        array = self.array(0)
         for index in missing:
             rows, columns = array.box(index)
             inside = (
                 slice(rows.start - block[0].start, rows.stop - block[0].start),
                 slice(columns.start - block[1].start, columns.stop - block[1].start),
             )
-            write_shard(array, folder / "0", index, np.ascontiguousarray(codes[inside]))
+            write_shard(array, folder / "0", index, encode(probabilities[inside]))
 
     def finish(self, folder: Path, name: str, about: Mapping[str, Any]) -> None:
         """Make the coarser levels of the finest, a shard at a time, and write the metadata."""

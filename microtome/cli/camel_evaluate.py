@@ -60,27 +60,32 @@ def evaluate(
     paths = maps_in(maps)
     options = EvaluateOptions(threshold, instance_um, least, seed=seed)
     work = partial(compare_map, truth=truth, options=options, classes=pairs(classes), crop=crop)
-    outcomes = run_with_progress(
-        "camel evaluate", paths, work, name=map_id, say=lambda a: f"IoU {a.figures['IoU']}"
-    )
+    outcomes = run_with_progress("camel evaluate", paths, work, name=map_id, say=_say)
     found = [outcome.value for outcome in outcomes if outcome.value is not None]
     if found:
         together = overall(found, options)
-        _print(found, together)
+        _print(together if len(found) > 1 else found[0], len(found))
         if out is not None:
             write_figures(out, found, together, options)
             console.print(f"{out}")
     exit_unless_all_done(outcomes)
 
 
-def _print(found: list[Agreement], together: Agreement) -> None:
+def _say(found: Agreement) -> str:
+    figures = found.figures
+    return (
+        f"IoU {figures['IoU']}, instances: sensitivity {figures['instance sensitivity']}, "
+        f"specificity {figures['instance specificity']}"
+    )
+
+
+def _print(together: Agreement, slides: int) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    shown = [*found, together] if len(found) > 1 else found
-    table = Table("", *(agreement.id for agreement in shown))
-    for name in together.figures:
-        table.add_row(name, *(str(agreement.figures[name]) for agreement in shown))
+    table = Table("", f"{slides} slides" if slides > 1 else "1 slide")
+    for name, figure in together.figures.items():
+        table.add_row(name, str(figure))
     Console(highlight=False).print(table)
 
 

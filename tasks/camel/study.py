@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...engine.schedule import Skipped
 from ...engine.slides import open_slide
@@ -107,7 +108,8 @@ def train_camel(
             images.pixels,
             enriched.labels,
             segmentation,
-            weights=_weights(enriched),
+            # The paper paints labels as they are.
+            weights=None if enrichment.mode == "faithful" else _weights(enriched),
             on_progress=lambda done, n: tell("segment", done / n),
             folder=work / "segment",
         )
@@ -127,7 +129,7 @@ def train_camel(
     return made
 
 
-def _weights(enriched: Enriched) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+def _weights(enriched: Enriched) -> NDArray[np.float32]:
     """A label that is as likely wrong as right counts nothing, a sure one 1."""
     return np.clip(2 * enriched.confidence - 1, 0.02, 1).astype(np.float32)
 

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from microtome.engine.grid import TileGrid
 from microtome.engine.slides import Level, SlideInfo, open_slide
 from microtome.engine.tissue.exchange import tissue_frame
-from microtome.storage.errors import BadGeometry, LabelError, NoTissue
+from microtome.storage.errors import BadGeometry, CohortError, LabelError, NoTissue
 from microtome.storage.polygons import rasterise
+from microtome.storage.predictions import SlidePrediction
 from microtome.tasks.camel.bridge import (
     ScoreBands,
     calibrate_bands,
@@ -27,7 +28,13 @@ from microtome.tasks.camel.bridge import (
     read_regions,
     truth_masks,
 )
-from microtome.tasks.camel.gather import ImageOptions, RegionSource, label_slide, read_images
+from microtome.tasks.camel.gather import (
+    ImageOptions,
+    RegionSource,
+    label_slide,
+    read_images,
+    score_source,
+)
 from microtome.tasks.slide_list import SlideItem
 
 
@@ -206,3 +213,36 @@ def test_images_of_a_real_slide_are_its_own_pixels_in_grid_order(shared_data, tm
             assert np.array_equal(pixels, slide.read(0, int(y), int(x), 300, 300))
     with pytest.raises(NoTissue, match="--side-px"):
         label_slide(item, RegionSource(regions), ImageOptions(side_px=5000, mpp=0.499))
+
+
+def prediction(id_: str, label: str, score: np.ndarray, coords: np.ndarray) -> SlidePrediction:
+    n = len(score)
+    return SlidePrediction(
+        id=id_, probability=0.5, classes=("normal", "tumour"),
+        probabilities=np.array([0.5, 0.5], np.float32), target="tumour", label=label, fold=0,
+        coords_px=coords, footprint_px=(300.0, 300.0), slide_px=(2967, 2220), bounds_px=None,
+        slide_mpp=(0.499, 0.499), score=score.astype(np.float32),
+        attention=np.full(n, 1 / n, np.float32), source="", encoder="e@1", model="m",
+    )  # fmt: skip
+
+
+def test_scores_of_a_cohort_label_a_real_slide_by_what_its_negative_slides_score(shared_data):
+    path = shared_data / "slides" / "aperio" / "CMU-1-Small-Region.svs"
+    options = ImageOptions(side_px=300, mpp=0.499)
+    with open_slide(path) as slide:
+        coords = TileGrid.over(slide.info, tile_px=300, mpp=0.499).coords_px
+    rng = np.random.default_rng(0)
+    high = coords[:, 0] < 1000
+    said = [
+        prediction("sick", "tumour", np.where(high, 0.95, 0.2), coords),
+        prediction("well", "normal", rng.uniform(0.1, 0.5, len(coords)), coords),
+    ]
+    items = [SlideItem("sick", path), SlideItem("well", path)]
+    source = score_source(said, items, options, alpha=0.05)
+    assert 0.4 < source.bands.high < 0.5
+    assert source.bands.negatives == len(coords)
+    sick, well = (label_slide(item, source, options).images for item in items)
+    assert not well.labels.any()
+    assert np.array_equal(sick.labels, sick.grid.coords_px[:, 0] < 1000)
+    with pytest.raises(CohortError, match="say nothing"):
+        label_slide(SlideItem("other", path), source, options)
