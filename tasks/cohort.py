@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..storage.errors import CohortError, LabelError, MissingFile
+from ..storage.errors import CohortError, LabelError, LeakError, MissingFile
 from .evaluation import some
 
 if TYPE_CHECKING:
@@ -317,4 +318,30 @@ def _notes(cases: Sequence[Case]) -> Iterable[str]:
         yield (
             f"slides of {len(mixed)} patients have different labels ({some(mixed)}): "
             "taken as labels of the slide, not of the patient"
+        )
+
+
+def refuse_telling_names(cohort: Cohort) -> None:
+    """Refuse a cohort whose slide names say the label, as ``tumour_001`` does.
+
+    Names reach reports, viewers and whatever is read beside the slides. A name tells where it
+    has the label of its own slide as a word, and all slides but those of one class do so.
+
+    Raises
+    ------
+    LeakError
+        Names some of the slides.
+    """
+    telling: defaultdict[str, list[bool]] = defaultdict(list)
+    for case in cohort.cases:
+        if case.label is not None:
+            words = re.split(r"[\W_]+|(?<=\D)(?=\d)", case.id.casefold())
+            telling[case.label].append(case.label.casefold() in words)
+    told = [label for label, found in telling.items() if all(found)]
+    if len(telling) > 1 and len(told) >= len(telling) - 1:
+        shown = [case.id for case in cohort.cases if case.label in told]
+        raise LeakError(
+            f"names of slides give their labels away: {some(shown)}",
+            where=cohort.source,
+            remedy="Give the slides ids that say nothing, in the table and to their bags",
         )

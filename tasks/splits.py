@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..storage.commit import writable, write_text
 from ..storage.errors import CohortError, LeakError, MissingFile
 from .cohort import Cohort
-from .evaluation import Fold, grouped_folds, some
+from .evaluation import Fold, balanced_folds, grouped_folds, some
 
 if TYPE_CHECKING:
+    from .mil.names import SplitBy
     from .mil.targets import Target
 
 
@@ -31,10 +33,13 @@ class Splits:
         Test slides of each fold; every slide is in one. The rest is what the fold trains on.
     seed
         What the folds were drawn with; None where they came from elsewhere.
+    by
+        What is never on both sides; see :data:`~microtome.tasks.mil.names.SplitBy`.
     """
 
     folds: tuple[tuple[str, ...], ...]
     seed: int | None = None
+    by: str = "patient"
 
     @property
     def hash(self) -> str:
@@ -74,13 +79,89 @@ def make_splits(
         folds = grouped_folds(labels, cohort.patients, n_folds, seed=seed)
     else:
         folds = target.folds(cohort.patients, n_folds, seed=seed)
+    return Splits(_tested(cohort, folds), seed)
+
+
+def _tested(cohort: Cohort, folds: Sequence[Fold]) -> tuple[tuple[str, ...], ...]:
     ids = np.array(cohort.ids)
-    return Splits(tuple(tuple(sorted(ids[fold.test].tolist())) for fold in folds), seed)
+    return tuple(tuple(sorted(ids[fold.test].tolist())) for fold in folds)
+
+
+def draw_splits(
+    cohort: Cohort, n_folds: int, *, target: Target, by: SplitBy = "patient", seed: int = 0
+) -> Splits:
+    """Draw folds of patients (:func:`make_splits`), or of sites.
+
+    Parameters
+    ----------
+    by
+        ``site``: ``n_folds`` folds of whole sites, what is learnt balanced as far as sites allow
+        (preserved-site). ``each-site``: leave one site out, whatever ``n_folds`` is.
+
+    Raises
+    ------
+    LabelError
+        As :func:`make_splits`.
+    CohortError
+        A slide has no site, or there are fewer sites than folds.
+    LeakError
+        A patient has slides of two sites, and so would be on both sides.
+
+    References
+    ----------
+    Howard et al. (2021), The impact of site-specific digital histology signatures on deep
+    learning model accuracy and bias, Nature Communications 12: preserved-site cross-validation.
+    """
+    if by == "patient":
+        return make_splits(cohort, n_folds, seed=seed, target=target)
+    sites = _sites(cohort)
+    names = np.unique(sites)
+    asked = max(2, len(names)) if by == "each-site" else n_folds
+    if len(names) < asked:
+        raise CohortError(
+            f"{len(names)} sites are too few for {asked} folds of sites",
+            where=cohort.source,
+            remedy="Use fewer folds with --folds, or split by patient",
+        )
+    if by == "each-site":
+        rows = [np.flatnonzero(sites == name) for name in names]
+        folds = [Fold(np.setdiff1d(np.arange(len(sites)), row), row) for row in rows]
+    else:
+        folds = balanced_folds(target.strata(), sites, n_folds, seed=seed)
+    return Splits(_tested(cohort, folds), seed, by)
+
+
+def _sites(cohort: Cohort) -> NDArray[np.str_]:
+    """Site of every slide; patients are of one."""
+    nowhere = [case.id for case in cohort.cases if case.site is None]
+    if nowhere:
+        raise CohortError(
+            f"{len(nowhere)} slides have no site: {some(nowhere)}",
+            where=cohort.source,
+            remedy="Fill in the column site, or split by patient",
+        )
+    homes: defaultdict[str, set[str]] = defaultdict(set)
+    for case in cohort.cases:
+        homes[case.patient].add(case.site or "")
+    torn = [patient for patient, found in homes.items() if len(found) > 1]
+    if torn:
+        raise LeakError(
+            f"{len(torn)} patients have slides of several sites: {some(torn)}",
+            where=cohort.source,
+            remedy="Name these sites as one, or split by patient",
+        )
+    return np.array([case.site for case in cohort.cases])
 
 
 def write_splits(path: Path, splits: Splits) -> None:
     """Keep splits as JSON, to be reused by every model that is compared."""
-    record = {"format": 1, "seed": splits.seed, "hash": splits.hash, "folds": splits.folds}
+    record = {
+        "format": 1,
+        "seed": splits.seed,
+        "by": splits.by,
+        "hash": splits.hash,
+        "folds": splits.folds,
+    }
     with writable(path):
         write_text(path, json.dumps(record, indent=1))
 
@@ -103,7 +184,7 @@ def read_splits(path: Path, cohort: Cohort) -> Splits:
     try:
         record: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         folds = tuple(tuple(str(name) for name in fold) for fold in record["folds"])
-        splits = Splits(folds, record.get("seed"))
+        splits = Splits(folds, record.get("seed"), str(record.get("by", "patient")))
         stated = record.get("hash", splits.hash)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CohortError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..tasks.mil.names import MODEL_TITLES, Kind, ModelName
+from ..tasks.mil.names import MODEL_TITLES, Kind, ModelName, SplitBy
 from .common import (
     Out,
     Overwrite,
@@ -18,6 +18,7 @@ from .common import (
     progress_bar,
     run_with_progress,
 )
+from .mil_compare import compare
 
 if TYPE_CHECKING:
     from ..storage.predictions import SlidePrediction
@@ -40,6 +41,7 @@ def register(app: typer.Typer) -> None:
     group.callback()(mil)
     group.command()(train)
     group.command()(predict)
+    group.command()(compare)
     app.add_typer(group)
 
 
@@ -82,6 +84,13 @@ def train(
         str | None,
         typer.Option(help="Class that scores speak of; the last in the alphabet by default."),
     ] = None,
+    split_by: Annotated[
+        SplitBy,
+        typer.Option(
+            help="patient: folds of patients. site: folds of whole sites (preserved-site). "
+            "each-site: one fold a site."
+        ),
+    ] = "patient",
     splits: Annotated[
         Path | None, typer.Option(help="Folds to use, as an earlier run's splits.json.")
     ] = None,
@@ -129,6 +138,7 @@ def train(
             out,
             options=options,
             n_folds=folds,
+            split_by=split_by,
             splits=splits,
             target=target,
             overwrite=overwrite,

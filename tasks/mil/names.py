@@ -23,6 +23,9 @@ Kind = Literal["classes", "labels", "regression", "survival"]
 """What is learnt of a bag: one of several classes, any of several labels, a value, a hazard."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
+SplitBy = Literal["patient", "site", "each-site"]
+"""What is never on both sides of a split: a patient; a site, several a fold, or one a fold."""
+
 MODEL_TITLES: dict[str, str] = {
     "abmil": "gated attention",
     "mean": "mean pooling",

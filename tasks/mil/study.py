@@ -16,13 +16,13 @@ from ...storage.commit import is_done, product_key, writable, write_text
 from ...storage.errors import StaleProduct
 from ...storage.predictions import KIND as PREDICTIONS
 from ...storage.predictions import write_predictions
-from ..cohort import Cohort
+from ..cohort import Cohort, refuse_telling_names
 from ..evaluation import Estimate, Fold
-from ..splits import Splits, make_splits, read_splits, write_splits
+from ..splits import Splits, draw_splits, read_splits, write_splits
 from .bag_list import TrainingBags, read_training_bags
 from .compare import Figures, compare, n_cross_validations
 from .crossval import CrossValidation
-from .names import MODEL_TITLES, Kind
+from .names import MODEL_TITLES, Kind, SplitBy
 from .predict import slide_prediction
 from .store import KIND as MODEL
 from .store import MilModel, new_card, save_model
@@ -101,6 +101,7 @@ def run_study(
     *,
     options: TrainOptions | None = None,
     n_folds: int = 5,
+    split_by: SplitBy = "patient",
     splits: Path | None = None,
     positive: str | None = None,
     target: Target | None = None,
@@ -116,6 +117,8 @@ def run_study(
     ----------
     bags
         Folder with a bag for every slide.
+    split_by
+        Draw folds of patients, or of sites.
     splits
         Folds to use; without it those of an earlier run in ``out``, or else new ones.
     positive
@@ -140,14 +143,15 @@ def run_study(
         ``out`` holds another study and ``overwrite`` is false.
     """
     options = options or TrainOptions()
+    refuse_telling_names(cohort)
     target = target or read_target(cohort, "classes", positive=positive)
     loaded = read_training_bags(cohort, bags)
     if splits is not None:
         folds = read_splits(splits, cohort)
     elif (out / "splits.json").is_file() and not overwrite:
-        folds = _kept_splits(out / "splits.json", cohort, n_folds, options.seed)
+        folds = _kept_splits(out / "splits.json", cohort, n_folds, options.seed, split_by)
     else:
-        folds = make_splits(cohort, n_folds, seed=options.seed, target=target)
+        folds = draw_splits(cohort, n_folds, seed=options.seed, target=target, by=split_by)
     data = _Data(cohort, loaded, target, folds)
     key = _key(data, options)
     done = [
@@ -179,11 +183,12 @@ def read_study(path: Path) -> Study | None:
         return None
 
 
-def _kept_splits(path: Path, cohort: Cohort, n_folds: int, seed: int) -> Splits:
+def _kept_splits(path: Path, cohort: Cohort, n_folds: int, seed: int, by: SplitBy) -> Splits:
     splits = read_splits(path, cohort)
-    if (splits.seed, len(splits.folds)) != (seed, n_folds):
+    asked = len(splits.folds) if by == "each-site" else n_folds
+    if (splits.seed, len(splits.folds), splits.by) != (seed, asked, by):
         raise StaleProduct(
-            f"holds {len(splits.folds)} folds drawn with seed {splits.seed}",
+            f"holds {len(splits.folds)} folds by {splits.by}, drawn with seed {splits.seed}",
             where=path,
             remedy="Pass it with --splits to use it, choose another --out, or --overwrite it",
         )

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from microtome.cli.app import app
 from microtome.storage.bags import Bag, write_bag
+from microtome.storage.errors import CohortError
 from microtome.storage.predictions import read_predictions
 
 
@@ -51,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def train(folder: Path, out: str, *task: object) -> Result:
     given = ("train", folder / "cohort.csv", "--bags", folder / "bags", "--out", folder / out)
-    return mil(*given, "--folds", 2, "--epochs", 4, "--model", "mean", *task)
+    return mil(*given, "--folds", 2, "--epochs", 2, "--model", "mean", *task)
 
 
 @pytest.mark.parametrize(
@@ -103,3 +104,25 @@ def test_classes_may_stand_in_another_column(folder: Path) -> None:
     run = train(folder, "classes", "--label", "died", "--positive", "1")
     assert run.exit_code == 0, run.output
     assert "Classes 0, 1; scores speak of 1." in run.output
+
+
+def test_two_models_under_the_same_folds_are_compared(folder: Path) -> None:
+    for out, model in (("one", "mean"), ("two", "max")):
+        splits = () if out == "one" else ("--splits", folder / "one" / "splits.json")
+        run = train(folder, out, "--label", "died", "--model", model, *splits)
+        assert run.exit_code == 0, run.output
+    run = mil("compare", folder / "one" / "predictions", folder / "two" / "predictions")
+    assert run.exit_code == 0, run.output
+    kept = [json.loads((folder / out / "metrics.json").read_text()) for out in ("one", "two")]
+    values = [k["figures"][k["model"]]["auc"]["value"] for k in kept]
+    assert f"difference {values[0] - values[1]:.3f} [" in run.output
+    assert "by DeLong's test" in run.output
+    assert kept[0]["splits"][:12] in run.output
+
+
+def test_models_under_other_folds_are_not_compared(folder: Path) -> None:
+    for out, seed in (("here", 0), ("there", 7)):
+        assert train(folder, out, "--label", "died", "--seed", seed).exit_code == 0
+    run = mil("compare", folder / "here" / "predictions", folder / "there" / "predictions")
+    assert isinstance(run.exception, CohortError)
+    assert "different folds" in str(run.exception)
