@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -67,38 +68,48 @@ def polygonise(
     """Outlines of where a map is not below a threshold, holes included, and their areas kept.
 
     Each block is outlined along the edges of its pixels (:func:`~...storage.polygons.outline`);
-    what reaches a seam is put together afterwards. Outlines run along whole pixels, so that the
-    parts fit exactly. Memory follows the outlines, not the slide.
+    what reaches a seam is put together when its row of blocks is done. Outlines run along whole
+    pixels, so that the parts fit exactly. What the next row cannot touch is simplified at once:
+    memory follows a row of blocks and what reaches out of it, not the slide.
 
     Returns
     -------
     list of shapely.Polygon
         Valid, in (x, y) level-0 pixels, from the top down.
     """
-    whole: list[BaseGeometry] = []
-    cut: list[BaseGeometry] = []
-    for rows, columns in stored.blocks(block_px):
-        mask = at_least(stored.codes(rows, columns), options.threshold)
-        if not mask.any():
-            continue
-        found = shapely.get_parts(outline(mask, (1.0, 1.0)))
-        placed = _scaled(found, (1.0, 1.0), (rows.start, columns.start))
-        at_seam = _at_seam(placed, (rows, columns), stored.frame.shape)
-        whole += list(placed[~at_seam])
-        cut += list(placed[at_seam])
-    whole += list(shapely.get_parts(shapely.unary_union(cut)))
-    least_px = options.min_area_um2 / stored.frame.pixel_um2
-    kept = [
-        _without_small_holes(piece, least_px) for piece in whole if piece.area >= least_px - 1e-9
+    finished: list[shapely.Polygon] = []
+    pending: list[BaseGeometry] = []
+    for _, row in groupby(stored.blocks(block_px), key=lambda block: block[0].start):
+        for rows, columns in row:
+            mask = at_least(stored.codes(rows, columns), options.threshold)
+            if not mask.any():
+                continue
+            found = shapely.get_parts(outline(mask, (1.0, 1.0)))
+            placed = _scaled(found, (1.0, 1.0), (rows.start, columns.start))
+            at_seam = _at_seam(placed, (rows, columns), stored.frame.shape)
+            finished += _finished(placed[~at_seam], options, stored.frame)
+            pending += list(placed[at_seam])
+        joined = np.asarray(shapely.get_parts(shapely.unary_union(pending)))
+        goes_on = shapely.bounds(joined)[:, 3] == rows.stop
+        goes_on &= rows.stop < stored.frame.shape[0]
+        finished += _finished(joined[~goes_on], options, stored.frame)
+        pending = list(joined[goes_on])
+    in_order = np.array(sorted(finished, key=_top_left), object)
+    return [*_scaled(in_order, stored.frame.pixel_px, stored.frame.origin_px)]
+
+
+def _finished(
+    pieces: NDArray[Any], options: PolygonOptions, frame: MapFrame
+) -> list[shapely.Polygon]:
+    """Whole pieces, those that are large enough, with fewer corners and no small holes."""
+    least_px = options.min_area_um2 / frame.pixel_um2
+    kept = pieces[shapely.area(pieces) >= least_px - 1e-9]
+    tolerance = _tolerance_px(options, frame)
+    return [
+        part
+        for piece in kept
+        for part in _simplified(_without_small_holes(piece, least_px), tolerance)
     ]
-    tolerance = _tolerance_px(options, stored.frame)
-    simple = [part for piece in kept for part in _simplified(piece, tolerance)]
-    placed = _scaled(
-        np.array(sorted(simple, key=_top_left), object),
-        stored.frame.pixel_px,
-        stored.frame.origin_px,
-    )
-    return [*placed]
 
 
 def _at_seam(
