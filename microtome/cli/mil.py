@@ -18,7 +18,7 @@ from .common import (
     progress_bar,
     run_with_progress,
 )
-from .mil_compare import compare
+from .mil_compare import compare, evaluate
 
 if TYPE_CHECKING:
     from ..storage.predictions import SlidePrediction
@@ -42,6 +42,7 @@ def register(app: typer.Typer) -> None:
     group.command()(train)
     group.command()(predict)
     group.command()(compare)
+    group.command()(evaluate)
     app.add_typer(group)
 
 

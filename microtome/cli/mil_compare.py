@@ -1,4 +1,4 @@
-"""``microtome mil compare``."""
+"""``microtome mil compare`` and ``microtome mil evaluate``: what kept predictions are worth."""
 
 from __future__ import annotations
 
@@ -34,3 +34,49 @@ def compare(first: Predictions, second: Predictions) -> None:
         lines.append(f"p = {found.delong_p:.4f} by DeLong's test")
     lines.append(f"{found.first.n} slides, out-of-fold; 95 % intervals; folds {found.splits[:12]}")
     Console(highlight=False).print(*lines, sep="\n", soft_wrap=True, markup=False)
+
+
+def evaluate(
+    predictions: Predictions,
+    *,
+    sensitivity: Annotated[
+        float, typer.Option(min=0.01, max=1.0, help="Wanted of the second class.")
+    ] = 0.9,
+    abstain: Annotated[
+        float, typer.Option(min=0.0, max=0.99, help="Share of slides to leave unsaid.")
+    ] = 0.2,
+) -> None:
+    """Say what a model of two classes is good for, from its out-of-fold predictions.
+
+    Calibration as it is, by temperature and by isotonic regression; the specificity at a chosen
+    sensitivity; and how often it is right where it may abstain. What is fitted or chosen is so on
+    the other folds. Intervals are over patients.
+
+    Example: [bold]microtome mil evaluate tumour/predictions --sensitivity 0.95[/]
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..tasks.mil.usable import usable
+    from ..tasks.mil.versus import read_said
+
+    said = read_said(predictions)
+    found = usable(said, sensitivity=sensitivity, abstain=abstain)
+    screen = Console(highlight=False)
+    table = Table("probabilities", "Brier score", "calibration error")
+    for name, figures in found.calibration.items():
+        table.add_row(name, str(figures["brier_score"]), str(figures["calibration_error"]))
+    plot = Table("slides", "probability said", "share found")
+    for point in found.reliability:
+        plot.add_row(str(point.n), f"{point.said:.3f}", f"{point.found:.3f}")
+    screen.print(table, plot)
+    second = said.target.names[1]
+    lines = (
+        f"Threshold for a sensitivity of {sensitivity:g} to {second}, chosen on other folds:",
+        f"sensitivity {found.sensitivity}, specificity {found.specificity}.",
+        f"Leaving unsaid the {abstain:.0%} that it is least sure of:",
+        f"speaks of {found.spoken}, right in {found.accuracy}.",
+        f"{found.spoken.n} slides, out-of-fold; 95 % intervals over patients.",
+        f"Folds {said.splits[:12]}.",
+    )
+    screen.print(*lines, sep="\n", soft_wrap=True, markup=False)

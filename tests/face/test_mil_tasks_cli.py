@@ -118,6 +118,11 @@ def test_two_models_under_the_same_folds_are_compared(folder: Path) -> None:
     assert f"difference {values[0] - values[1]:.3f} [" in run.output
     assert "by DeLong's test" in run.output
     assert kept[0]["splits"][:12] in run.output
+    worth = mil("evaluate", folder / "one" / "predictions", "--sensitivity", 0.8)
+    assert worth.exit_code == 0, worth.output
+    for word in ("temperature", "isotonic", "share found", "specificity", "right in"):
+        assert word in worth.output
+    assert f"{kept[0]['figures']['mean']['brier_score']['value']:.3f}" in worth.output
 
 
 def test_models_under_other_folds_are_not_compared(folder: Path) -> None:
