@@ -46,6 +46,7 @@ __all__ = [
     "encode_cohort",
     "encode_slide",
     "share_cores",
+    "tissue_tiles",
 ]
 
 PIPELINE_VERSION = 1
@@ -187,13 +188,17 @@ def _as_scanned(tiles: Tiles) -> Tiles:
     return tiles
 
 
-def _check_fit(slide: Slide, grid: TileGrid, encoder: Encoder) -> None:
+def _require_tiles(slide: Slide, grid: TileGrid) -> None:
     if not len(grid):
         raise BadGeometry(
             f"not one tile of {grid.tile_px} px at {grid.mpp:.4g} µm/px lies on the slide",
             where=slide.info.path,
             remedy="Ask for smaller tiles with --tile-px",
         )
+
+
+def _check_fit(slide: Slide, grid: TileGrid, encoder: Encoder) -> None:
+    _require_tiles(slide, grid)
     if grid.tile_px != encoder.tile_px or not np.isclose(grid.mpp, encoder.mpp, rtol=1e-3):
         raise BadGeometry(
             f"{encoder.name} takes {encoder.tile_px} px at {encoder.mpp:.4g} µm/px, the grid has "
@@ -236,7 +241,9 @@ def encode_slide(
             Encoded(bag_path, about["instances"], about["features"], about["corrupt_tiles"])
         )
     with open_slide(item.path, mpp=item.mpp) as slide:
-        grid, tissue, mask = _tissue_tiles(slide, item.id, encoder, options)
+        grid, tissue, mask = tissue_tiles(
+            slide, item.id, tile_px=encoder.tile_px, mpp=encoder.mpp, options=options
+        )
         normaliser = None
         if options.stain is not None:
             normaliser = make_normaliser(options.stain, stain_statistics(Salvaged(slide), mask))
@@ -279,20 +286,31 @@ def _mask_path(id_: str, options: EncodeOptions) -> Path | None:
     return None if options.masks is None else options.masks / f"{id_}{TISSUE_SUFFIX}"
 
 
-def _tissue_tiles(
-    slide: Slide, id_: str, encoder: Encoder, options: EncodeOptions
+def tissue_tiles(
+    slide: Slide, id_: str, *, tile_px: int, mpp: float, options: EncodeOptions
 ) -> tuple[TileGrid, NDArray[np.float32], TissueMask]:
-    """The tiles that lie on tissue, how far each does, and the tissue."""
+    """The tiles that lie on tissue, how far each does (0 … 1), and the tissue.
+
+    Parameters
+    ----------
+    id_
+        Of the slide: names its mask where the user gave masks.
+    tile_px, mpp
+        Of the tiles.
+    options
+        Stride, edge, masks, and how much tissue and damage there may be; nothing else of it.
+
+    Raises
+    ------
+    NoResolution, BadResolution, BadGeometry, NoTissue, CorruptTiles, MissingFile, BadProduct
+        The slide has no such tiles, or no such mask.
+    """
     info = slide.info
     size_px = (info.height_px, info.width_px)
     grid = TileGrid.over(
-        info,
-        tile_px=encoder.tile_px,
-        mpp=encoder.mpp,
-        stride_px=options.stride_px,
-        edge=options.edge,
+        info, tile_px=tile_px, mpp=mpp, stride_px=options.stride_px, edge=options.edge
     )
-    _check_fit(slide, grid, encoder)
+    _require_tiles(slide, grid)
     given = _mask_path(id_, options)
     if given is None:
         mask, lost = _found_tissue(slide, options)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from .common import Jobs, Out, Overwrite, SlideMpp, console, exit_unless_all_done, run_with_progress
+from .encoder_train import train
 
 _SCANS = "Scans"
 
@@ -60,6 +61,7 @@ def register(app: typer.Typer) -> None:
     # A group with one command would otherwise lose the command's name.
     group.callback()(_encoder)
     group.command("list")(list_encoders)
+    group.command("train")(train)
     app.add_typer(group)
 
 
@@ -73,8 +75,8 @@ def encode(
     encoder: Annotated[
         str | None,
         typer.Option(
-            help="timm:NAME[:WEIGHTS], FILE.pt, FILE.onnx, package.module:name …; stain-texture "
-            "for slides and block-texture for scans by default."
+            help="timm:NAME[:WEIGHTS], FILE.pt, FILE.onnx, FOLDER, package.module:name …; "
+            "stain-texture for slides and block-texture for scans by default."
         ),
     ] = None,
     mpp: Annotated[

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ...storage.errors import BadModel
 from .base import Encoder, Features, Tiles
@@ -14,6 +15,7 @@ from .onnx_encoder import load_onnx_encoder
 from .stain_texture import StainTexture
 from .torch_encoder import compiled, load_torch_encoder
 from .torch_forward import Precision
+from .trained import load_trained
 
 __all__ = [
     "CATALOGUE", "DEFAULT", "ENCODERS", "Encoder", "Features", "FoundationModel", "Precision",
@@ -29,6 +31,7 @@ ENCODERS = {
     "timm:NAME": "any timm model, untrained with a fixed seed: a control",
     "timm:NAME:pretrained": "the same with timm's own weights, which timm downloads",
     "timm:NAME:FILE.safetensors": "the same with weights from a file",
+    "FOLDER": "an encoder that `microtome encoder train` made",
     "FILE.pt": "a TorchScript module; --tile-px and --mpp say what it was made for",
     "FILE.onnx": "a graph of ONNX; with the extra microtome[onnx]",
     "package.module:factory": "a torch.nn.Module of your own code",
@@ -52,7 +55,8 @@ def load_encoder(
     ----------
     spec
         ``stain-texture``; a foundation model by its name in :data:`CATALOGUE`, as ``NAME`` or
-        ``NAME:FILE``; an ONNX file; or another deep encoder as
+        ``NAME:FILE``; the folder of an encoder that was trained here; an ONNX file; or another
+        deep encoder as
         :func:`~microtome.tasks.encoders.torch_encoder.load_torch_encoder` takes it.
     weights
         File of weights of a foundation model, in place of ``NAME:FILE``.
@@ -65,9 +69,10 @@ def load_encoder(
 
     Raises
     ------
-    BadModel, BadResolution, MissingFile, MissingDependency
-        See there, :func:`~microtome.tasks.encoders.foundation.load_foundation` and
-        :func:`~microtome.tasks.encoders.onnx_encoder.load_onnx_encoder`.
+    BadModel, BadProduct, BadResolution, MissingFile, MissingDependency
+        See there, :func:`~microtome.tasks.encoders.foundation.load_foundation`,
+        :func:`~microtome.tasks.encoders.onnx_encoder.load_onnx_encoder` and
+        :func:`~microtome.tasks.encoders.trained.load_trained`.
 
     Examples
     --------
@@ -102,5 +107,7 @@ def load_encoder(
                 remedy="Leave --precision and --compile out",
             )
         return load_onnx_encoder(Path(spec), device=device, mpp=mpp, tile_px=tile_px)
-    deep = load_torch_encoder(spec, device=device, mpp=mpp, tile_px=tile_px, precision=precision)
+    how: dict[str, Any] = {"device": device, "mpp": mpp, "tile_px": tile_px, "precision": precision}
+    is_folder = Path(spec).is_dir()
+    deep = load_trained(Path(spec), **how) if is_folder else load_torch_encoder(spec, **how)
     return compiled(deep) if is_compiled else deep

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
@@ -134,7 +135,7 @@ def load_torch_encoder(
             where=spec,
             remedy="Leave --tile-px out",
         )
-    module = _channels_last(parts.module.to(device)).eval()
+    module = channels_last(parts.module.to(device)).eval()
     return TorchEncoder(
         module=module,
         name=parts.name,
@@ -150,7 +151,7 @@ def load_torch_encoder(
     )
 
 
-def _channels_last(module: Any) -> torch.nn.Module:
+def channels_last(module: Any) -> torch.nn.Module:
     """The module with its weights as pixels come: convolutions need not turn them round first."""
     import torch
 
@@ -220,9 +221,7 @@ def _timm(spec: str) -> _Parts:
 
     _, name, *rest = spec.split(":", 2)
     weights = rest[0] if rest else ""
-    if not timm.is_model(name.split(".")[0]):
-        raise BadModel("timm knows no such model", where=name, remedy=_alike(name))
-    module = _create(name, pretrained=weights == "pretrained")
+    module = create_timm(name, pretrained=weights == "pretrained")
     if weights not in ("", "pretrained"):
         _load_safetensors(module, Path(weights))
     data: Any = timm.data
@@ -248,15 +247,30 @@ def _alike(name: str) -> str:
     return f"Did you mean {', '.join(alike)}?" if alike else "See timm.list_models()"
 
 
-def _create(name: str, *, pretrained: bool) -> Any:
+def create_timm(
+    name: str,
+    arguments: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    pretrained: bool = False,
+    seed: int = 0,
+) -> Any:
+    """A timm model that gives one vector a tile; untrained weights follow the seed alone.
+
+    Raises
+    ------
+    BadModel
+        timm knows no such model, or cannot make it.
+    """
     import timm
     import torch
 
+    if not timm.is_model(name.split(".", 1)[0]):
+        raise BadModel("timm knows no such model", where=name, remedy=_alike(name))
     # Untrained weights are a control, and a control is the same in every run.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         try:
-            return timm.create_model(name, pretrained=pretrained, num_classes=0)
+            return timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
         except (OSError, RuntimeError, ValueError) as error:
             raise BadModel(
                 f"timm could not make the model ({first_line(error)})",

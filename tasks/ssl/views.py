@@ -27,6 +27,9 @@ class ViewOptions:
     stain_alpha, stain_beta
         The amounts c of haematoxylin and eosin become ``α c + β``, α from 1 ± ``stain_alpha`` and
         β from ± ``stain_beta`` (:func:`microtome.engine.stain.augment`).
+    tint
+        Optical density of red, green and blue is multiplied by factors from 1 ± this, each its
+        own: dyes of another hue.
     brightness, contrast
         Of the scanner: factors from 1 ± these.
     blur_px
@@ -38,6 +41,7 @@ class ViewOptions:
     zoom: float = 1.5
     stain_alpha: float = 0.2
     stain_beta: float = 0.2
+    tint: float = 0.2
     brightness: float = 0.1
     contrast: float = 0.1
     blur_px: float = 1.0
@@ -60,6 +64,8 @@ class View:
         float [n, 2]: where in (x, y) the part lies that is enlarged; -1 … 1 from edge to edge.
     alpha, beta
         float [n, 2]: of haematoxylin and eosin.
+    tint
+        float [n, 3]: of red, green and blue.
     brightness, contrast, blur_px
         float [n].
     is_grey
@@ -72,6 +78,7 @@ class View:
     shift: Tensor
     alpha: Tensor
     beta: Tensor
+    tint: Tensor
     brightness: Tensor
     contrast: Tensor
     blur_px: Tensor
@@ -103,6 +110,7 @@ def draw_view(count: int, options: ViewOptions, generator: torch.Generator) -> V
         shift=evenly(-1, 1, 2),
         alpha=1 + options.stain_alpha * evenly(-1, 1, 2),
         beta=options.stain_beta * evenly(-1, 1, 2),
+        tint=1 + options.tint * evenly(-1, 1, 3),
         brightness=1 + options.brightness * evenly(-1, 1),
         contrast=1 + options.contrast * evenly(-1, 1),
         blur_px=blur_px,
@@ -126,9 +134,10 @@ def make_view(tiles: Tensor, view: View) -> Tensor:
         0 … 1.
     """
     seen = restain(crop(tiles, view), view.alpha, view.beta)
+    seen = seen.clamp(min=1 / 255) ** view.tint[..., None, None]
     seen = blur(expose(seen, view.brightness, view.contrast), view.blur_px)
     grey = (seen * seen.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True).expand_as(seen)
-    return torch.where(view.is_grey[:, None, None, None], grey, seen)
+    return torch.where(view.is_grey[:, None, None, None], grey, seen).clamp(0, 1)
 
 
 def crop(tiles: Tensor, view: View) -> Tensor:
@@ -170,7 +179,7 @@ def restain(tiles: Tensor, alpha: Tensor, beta: Tensor) -> Tensor:
     unmixing = tiles.new_tensor(np.linalg.inv(REFERENCE.matrix).T[:2])
     amounts = torch.einsum("sc,nchw->nshw", unmixing, density).clamp(min=0)
     changed = (amounts * alpha[..., None, None] + beta[..., None, None]).clamp(min=0)
-    strength = density.norm(dim=1, keepdim=True)
+    strength = density.square().sum(1, keepdim=True).sqrt()
     weight = (strength - GLASS_DENSITY) / (TISSUE_DENSITY - GLASS_DENSITY)
     more = (changed - amounts) * weight.clamp(0, 1)
     absorbed = torch.einsum("sc,nshw->nchw", tiles.new_tensor(REFERENCE.vectors), more)

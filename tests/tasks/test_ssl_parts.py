@@ -26,7 +26,7 @@ from microtome.tasks.ssl.views import (
     restain,
 )
 
-STILL = ViewOptions(1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+STILL = ViewOptions(1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 def views(n: int, d: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -140,7 +140,7 @@ def test_without_zoom_a_tile_is_laid_in_one_of_eight_ways_pixel_for_pixel(tiles)
     for number, one in enumerate(seen):
         own = tiles[number % 4].numpy()
         ways = [np.rot90(m, k, (1, 2)) for m in (own, own[:, :, ::-1]) for k in range(4)]
-        near = [k for k, way in enumerate(ways) if np.abs(one - way).max() < 1e-3]
+        near = [k for k, way in enumerate(ways) if np.abs(one - way).max() < 5e-3]
         assert near
         found.add(near[0])
     assert len(found) == 8
