@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .heads import Kind, held, losses_of, said_of
 
 PIECE = 8192
-"""Instances that are standardised and embedded at once where no gradient is asked for."""
+"""Instances that are standardised and embedded at once."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,16 @@ class BagModel(nn.Module, ABC):
     def embedded(self, features: Tensor) -> Tensor:
         """Standardise and embed features [n, d]: float [n, width].
 
-        Without gradients in pieces of :data:`PIECE` instances, so that beside the bag itself only
-        what is ``width`` wide, not what is d wide, grows with n.
+        In pieces of :data:`PIECE` instances, so that beside the bag itself only what is ``width``
+        wide, not what is d wide, grows with n. Where gradients are asked for, each piece is
+        standardised and embedded again on the way back (checkpointing).
         """
-        if torch.is_grad_enabled() or len(features) <= PIECE:
+        if len(features) <= PIECE:
             return self._embedded(features)
-        return torch.cat([self._embedded(piece) for piece in torch.split(features, PIECE)])
+        pieces = torch.split(features, PIECE)
+        if not torch.is_grad_enabled():
+            return torch.cat([self._embedded(piece) for piece in pieces])
+        return torch.cat([checkpoint(self._embedded, p, use_reentrant=False) for p in pieces])
 
     def _embedded(self, features: Tensor) -> Tensor:
         embedded: Tensor = self.embed((features - self.mean) / self.deviation)
