@@ -110,17 +110,27 @@ def _regions(rng: np.random.Generator, free: Mask, wanted: float, step: int) -> 
 def _grow(
     rng: np.random.Generator, free: Mask, centre: NDArray[np.int64], radius: float, step: int
 ) -> Blob:
-    angle = 2 * np.pi * np.arange(_VERTICES) / _VERTICES
-    shape = sum(
-        rng.normal() * 0.16 / k * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in range(1, 8)
-    )
-    wanted = radius * np.clip(1 + np.asarray(shape) * 1.6, 0.5, 1.7)
+    wanted = star_radii(rng, radius)
+    angle = _angles()
     allowed = _room_along_rays(free, centre, angle, wanted.max())
     # The least of three neighbours keeps the straight edge between two vertices inside as well.
     allowed = np.minimum.reduce([np.roll(allowed, k) for k in (-1, 0, 1)])
     radii = np.minimum(wanted, allowed) * step
     y, x = (centre + 0.5) * step
     return Blob(float(y), float(x), tuple(np.round(radii, 2).tolist()))
+
+
+def star_radii(rng: np.random.Generator, radius: float) -> Floats:
+    """Distances of an irregular border from its centre, float64 [96], about ``radius``."""
+    angle = _angles()
+    shape = sum(
+        rng.normal() * 0.16 / k * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in range(1, 8)
+    )
+    return np.asarray(radius * np.clip(1 + np.asarray(shape) * 1.6, 0.5, 1.7))
+
+
+def _angles() -> Floats:
+    return np.asarray(2 * np.pi * np.arange(_VERTICES) / _VERTICES)
 
 
 def _room_along_rays(free: Mask, centre: NDArray[np.int64], angle: Floats, limit: float) -> Floats:

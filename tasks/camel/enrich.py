@@ -2,81 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from operator import mul
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
-from ...storage.errors import BadGeometry, LabelError
-from .images import ImageSet, instances
+from ...storage.errors import LabelError
+from .images import ImageSet
+from .lattice import Lattice, describe
+from .settings import EnrichSettings, Mode
 
-Mode = Literal["faithful", "robust"]
+if TYPE_CHECKING:
+    from .stages import Stages
+
+__all__ = ["EnrichSettings", "Enriched", "InstanceClassifier", "Mode", "enrich", "enrich_lattices"]
+
 Progress = Callable[[str, float], None]
 """Called with the name of a stage and the share of the whole that is done, 0 … 1."""
 
+Floats = NDArray[np.float32]
+
 
 @dataclass(frozen=True)
-class EnrichSettings:
-    """Everything that decides what is learnt, besides the images.
+class InstanceClassifier:
+    """What enrichment learnt, for images that it has not seen.
 
     Attributes
     ----------
-    grid
-        N: instances along a side of an image.
-    cascade
-        Lattices N1, N2, … whose product is ``grid``; none for no cascade.
-    mode
-        ``faithful`` to the paper, or ``robust``: see docs/concepts/camel.md.
-    constraint
-        Whether the image-level constraint joins the retraining of faithful mode.
-    backbone
-        ``features``: the built-in weight-free features and a small network; ``resnet``: a small
-        one from scratch; or a timm model as ``timm:NAME``, ``timm:NAME:pretrained``,
-        ``timm:NAME:FILE.safetensors``.
-    mpp
-        Micrometres per pixel of the images.
-    epochs
-        Passes over the images in each stage.
-    batch_images
-        Images a step, half of them positive.
-    learning_rate, weight_decay
-        Of Adam.
-    members, rounds
-        Robust mode: folds that are scored by networks not fitted on them, and rounds of
-        relabelling.
-    seed
-        Equal seeds, images and settings give equal labels on one machine.
-    device, precision, threads
-        Where torch computes: ``bf16`` is for CUDA, ``threads`` for a CPU.
+    networks
+        Torch modules; the mean of their logits counts.
+    slope, offset
+        expit(slope · logit + offset) is the probability.
     """
 
-    grid: int = 4
-    cascade: tuple[int, ...] = ()
-    mode: Mode = "robust"
-    constraint: bool = True
-    backbone: str = "features"
-    mpp: float = 0.5
-    epochs: int = 40
-    batch_images: int = 16
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    members: int = 4
-    rounds: int = 2
-    seed: int = 0
-    device: str = "cpu"
-    precision: Literal["fp32", "bf16"] = "fp32"
-    threads: int = 1
+    networks: tuple[Any, ...]
+    settings: EnrichSettings
+    slope: float = 1.0
+    offset: float = 0.0
 
-    def __post_init__(self) -> None:
-        if self.cascade and int(np.prod(self.cascade)) != self.grid:
-            product = " x ".join(map(str, self.cascade))
-            raise BadGeometry(
-                f"a cascade of {product} does not end at a lattice of {self.grid}",
-                remedy="Choose lattices whose product is the last one",
-            )
+    def probability(self, images: ImageSet) -> Floats:
+        """float32 [n, grid, grid]: probability that each instance is positive.
+
+        Labels of the images are not looked at; their groups say which share stains.
+        """
+        s = self.settings
+        lattice = describe(images, s.grid, backbone=s.backbone, mpp=s.mpp)
+        return self.of_lattice(lattice).reshape(-1, s.grid, s.grid)
+
+    def of_lattice(self, lattice: Lattice) -> Floats:
+        """The same, float32 [n, m], of instances that were described before."""
+        from .fitting import logits_of
+
+        said = np.mean([logits_of(n, lattice, self.settings) for n in self.networks], axis=0)
+        return np.asarray(expit(self.slope * said + self.offset), np.float32)
 
 
 @dataclass(frozen=True)
@@ -88,17 +72,21 @@ class Enriched:
     labels
         uint8 [n, grid, grid]: 1 where positive.
     confidence
-        float32 [n, grid, grid]: probability that the label given is right, 0.5 … 1.
+        float32 [n, grid, grid]: probability that the label given is right, 0 … 1; one half or
+        more but where an image's label overrules a score.
     history
-        What was found on the way, stage by stage.
+        What was found on the way: candidates and their scores in robust mode.
+    classifier
+        For other images.
     """
 
     labels: NDArray[np.uint8]
-    confidence: NDArray[np.float32]
+    confidence: Floats
     history: tuple[Mapping[str, object], ...] = ()
+    classifier: InstanceClassifier | None = field(default=None, compare=False)
 
     @property
-    def probability(self) -> NDArray[np.float32]:
+    def probability(self) -> Floats:
         """float32 [n, grid, grid]: probability of being positive, 0 … 1."""
         return np.where(self.labels == 1, self.confidence, 1 - self.confidence)
 
@@ -122,23 +110,95 @@ def enrich(
     Raises
     ------
     LabelError
-        All images have one label.
+        All images have one label; or too few, or nothing could be learnt from them.
     BadGeometry
         Images that do not part into the lattice.
+    BadModel, MissingDependency
+        No such backbone, or no such device.
+    StaleProduct
+        ``folder`` holds the stages of other images or settings.
     """
-    if images.labels.all() or not images.labels.any():
-        raise LabelError(
-            "all images have one label", remedy="Images with and without lesions are needed"
-        )
-    from sklearn.linear_model import LogisticRegression
+    from ..encoders.torch_encoder import pick_device
+    from .stages import Stages, enrichment_key
 
-    cut = instances(images.pixels, settings.grid)
-    values = np.concatenate([cut.mean(axis=(3, 4)), cut.std(axis=(3, 4))], axis=-1) / 255
-    flat = values.reshape(-1, values.shape[-1])
-    weak = np.repeat(images.labels, settings.grid**2)
-    model = LogisticRegression(class_weight="balanced").fit(flat, weak)
-    probability = model.predict_proba(flat)[:, 1].reshape(values.shape[:3]).astype(np.float32)
-    labels = ((probability > 0.5) & images.labels[:, None, None]).astype(np.uint8)
-    if on_progress is not None:
-        on_progress("relabel", 1.0)
-    return Enriched(labels, np.maximum(probability, 1 - probability))
+    _check(images.labels)
+    settings = replace(settings, device=pick_device(settings.device))
+    grids = tuple(accumulate(settings.cascade, mul)) or (settings.grid,)
+    levels = [
+        describe(images, grid, backbone=settings.backbone, mpp=settings.mpp) for grid in grids
+    ]
+    key = enrichment_key(images, settings) if folder is not None else ""
+    stages = Stages(folder, key, _stage_count(settings), on_progress)
+    return enrich_lattices(levels, settings, stages)
+
+
+def enrich_lattices(
+    levels: Sequence[Lattice], settings: EnrichSettings, stages: Stages
+) -> Enriched:
+    """Label instances that were described before; the last level is the one that is labelled."""
+    _check(levels[-1].labels)
+    if settings.mode == "faithful":
+        return _faithful(levels, settings, stages)
+    return _robust(levels, settings, stages)
+
+
+def _faithful(levels: Sequence[Lattice], settings: EnrichSettings, stages: Stages) -> Enriched:
+    from .faithful import retrained
+
+    network = retrained(levels, settings, stages)
+    if network is None:
+        raise LabelError(
+            "both classifiers contradict the label of every image: nothing is left to learn from",
+            remedy="Train longer (--epochs), on more images, or in robust mode",
+        )
+    classifier = InstanceClassifier((network,), settings)
+    probability = classifier.of_lattice(levels[-1])
+    return _enriched(probability > 0.5, probability, settings, (), classifier)
+
+
+def _robust(levels: Sequence[Lattice], settings: EnrichSettings, stages: Stages) -> Enriched:
+    from .robust import robust
+
+    final = levels[-1]
+    found = robust(levels, settings, stages)
+    chosen = found.chosen
+    truth = final.labels[:, None]
+    # A negative image has no positive instance, and a positive one has one at least.
+    highest = chosen.probability >= chosen.probability.max(axis=1, keepdims=True)
+    labels = ((chosen.probability >= 0.5) | highest) & truth
+    probability = np.where(truth, chosen.probability, 0.0)
+    history: list[Mapping[str, object]] = [
+        {"candidate": c.name, "expected_jaccard": c.score, "chosen": c is chosen}
+        for c in found.candidates
+    ]
+    history.append({"positive_share": found.positive_share})
+    classifier = InstanceClassifier(chosen.networks, settings, chosen.slope, chosen.offset)
+    return _enriched(labels, probability, settings, tuple(history), classifier)
+
+
+def _enriched(
+    labels: NDArray[np.bool_],
+    probability: NDArray[np.floating],
+    settings: EnrichSettings,
+    history: tuple[Mapping[str, object], ...],
+    classifier: InstanceClassifier,
+) -> Enriched:
+    shape = (len(labels), settings.grid, settings.grid)
+    confidence = np.where(labels, probability, 1 - probability).astype(np.float32)
+    given = labels.astype(np.uint8).reshape(shape)
+    return Enriched(given, confidence.reshape(shape), history, classifier)
+
+
+def _check(labels: NDArray[np.bool_]) -> None:
+    if min(labels.sum(), (~labels).sum()) < 2:
+        raise LabelError(
+            "fewer than two images of one label",
+            remedy="Images with and without lesions are needed",
+        )
+
+
+def _stage_count(settings: EnrichSettings) -> int:
+    faithful = 3 + 2 * len(settings.cascade)
+    if settings.mode == "faithful":
+        return faithful
+    return settings.members * (1 + settings.rounds + faithful)

@@ -117,5 +117,5 @@ def painted(instance_labels: NDArray[np.generic], side_px: int) -> Pixels:
     grid = instance_labels.shape[1]
     if side_px % grid:
         raise BadGeometry(f"{side_px} px do not part into {grid} equal instances")
-    labels = (instance_labels != 0).astype(np.uint8)
+    labels: Pixels = (instance_labels != 0).astype(np.uint8)
     return labels.repeat(side_px // grid, axis=1).repeat(side_px // grid, axis=2)

@@ -1,0 +1,181 @@
+"""Label enrichment that adapts to how much of an image is positive. Imports torch.
+
+docs/concepts/camel.md tells what is done and why. Everything is decided by scores of images that
+the scoring network was not fitted on, and by labels of images alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import expit
+from torch import nn
+
+from ..evaluation import Fold, grouped_folds
+from ..mil.train import scarcest_class
+from .density import (
+    at_least_one,
+    expected_jaccard,
+    mixture_posterior,
+    moved_prior,
+    negative_share,
+    platt,
+)
+from .faithful import retrained
+from .fitting import fit_targets, logits_of
+from .lattice import Lattice
+from .settings import EnrichSettings
+from .stages import Stages
+
+Floats = NDArray[np.floating]
+Levels = Sequence[Lattice]
+Fit = Callable[["_Across", NDArray[np.int64], EnrichSettings, str], nn.Module | None]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to label the instances of positive images, fitted on all folds but one in turn.
+
+    Attributes
+    ----------
+    networks
+        One a fold.
+    slope, offset
+        expit(slope · logit + offset) is its probability for images whose label is not known.
+    probability
+        [n, m]: of each instance, were its image positive, by the network that did not see it.
+    score
+        Expected Jaccard index of calling positive what is at least one half.
+    """
+
+    name: str
+    networks: tuple[nn.Module, ...]
+    slope: float
+    offset: float
+    probability: Floats
+    score: float = 0.0
+
+
+@dataclass(frozen=True)
+class RobustResult:
+    """The candidate chosen, all of them, and the share π of positives in positive images."""
+
+    chosen: Candidate
+    candidates: tuple[Candidate, ...]
+    positive_share: float
+
+
+def robust(levels: Levels, settings: EnrichSettings, stages: Stages) -> RobustResult:
+    """Fit all candidates across folds; take the one whose expected Jaccard index is highest."""
+    final = levels[-1]
+    across = _Across(levels, inner_folds(final, settings), settings, stages)
+    labels = np.repeat(final.labels[:, None], final.count, axis=1).astype(np.float64)
+    even = _even(final)
+
+    scores, networks = across.fitted("naive", _soft(labels, even, constraint=False))
+    slope, offset = platt(scores, labels, even)
+    share = _share(scores, final)
+    targets = _targets(mixture_posterior(slope * scores + offset, share), final)
+    naive = Candidate("naive", networks, 1.0, 0.0, expit(scores))
+    painted = replace(naive, name="image label", probability=np.ones_like(scores))
+    candidates = [painted, naive]
+    for number in range(settings.rounds):
+        name, soft = f"adaptive-{number + 1}", targets
+        scores, networks = across.fitted(name, _soft(soft >= 0.5, even * np.abs(2 * soft - 1)))
+        slope, offset = platt(scores, soft, even)
+        share = _share(scores, final)
+        pooled = expit(slope * scores + offset)
+        probability = moved_prior(pooled, (1 - share) / 2, 1 - share)
+        targets = _targets(probability, final)
+    if settings.rounds:
+        candidates.append(Candidate("adaptive", networks, slope, offset, probability))
+    scores, networks = across.fitted("faithful", _fit_faithful)
+    candidates.append(Candidate("faithful", networks, 1.0, 0.0, expit(scores)))
+
+    rated = tuple(_rated(candidate, final, share) for candidate in candidates)
+    return RobustResult(max(rated, key=lambda c: c.score), rated, 1 - share)
+
+
+def inner_folds(lattice: Lattice, settings: EnrichSettings) -> list[Fold]:
+    """Folds by group; by image where a label has fewer than two groups."""
+    labels = lattice.labels.astype(np.int64)
+    groups = lattice.groups
+    if scarcest_class(labels, groups, 2) < 2:
+        groups = np.arange(len(lattice)).astype(str)
+    count = min(settings.members, scarcest_class(labels, groups, 2))
+    return grouped_folds(labels, groups, count, seed=settings.seed)
+
+
+@dataclass(frozen=True)
+class _Across:
+    levels: Levels
+    folds: Sequence[Fold]
+    settings: EnrichSettings
+    stages: Stages
+
+    def fitted(self, name: str, fit: Fit) -> tuple[Floats, tuple[nn.Module, ...]]:
+        """Logits [n, m] of each image by the network that was not fitted on it; the networks."""
+        final = self.levels[-1]
+        scores = np.zeros((len(final), final.count))
+        networks = []
+        for number, fold in enumerate(self.folds):
+            settings = replace(self.settings, seed=self.settings.seed + 1000 * number)
+            network = fit(self, fold.train, settings, f"{name}-fold-{number}")
+            if network is not None:
+                networks.append(network)
+                scores[fold.test] = logits_of(network, final.subset(fold.test), settings)
+        return scores, tuple(networks)
+
+
+def _soft(targets: NDArray[Any], weights: Floats, *, constraint: bool = True) -> Fit:
+    """Fit on the soft labels of all instances."""
+
+    def fit(
+        across: _Across, rows: NDArray[np.int64], settings: EnrichSettings, name: str
+    ) -> nn.Module:
+        part = across.levels[-1].subset(rows)
+        settings = replace(settings, constraint=constraint and settings.constraint)
+        soft, weight = (a[rows].astype(np.float32) for a in (targets, weights))
+        return across.stages.network(
+            name,
+            part,
+            settings,
+            lambda: fit_targets(part, soft, weight, settings, seed=settings.seed),
+        )
+
+    return fit
+
+
+def _fit_faithful(
+    across: _Across, rows: NDArray[np.int64], settings: EnrichSettings, name: str
+) -> nn.Module | None:
+    levels = [level.subset(rows) for level in across.levels]
+    return retrained(levels, settings, across.stages, name=name)
+
+
+def _share(scores: Floats, lattice: Lattice) -> float:
+    """Share of negatives in positive images; each of these holds one positive at least."""
+    found = negative_share(scores[~lattice.labels], scores[lattice.labels])
+    return min(found, 1 - 1 / lattice.count)
+
+
+def _targets(probability: Floats, lattice: Lattice) -> Floats:
+    """Soft labels: the posterior in positive images, 0 for the true negatives of the others."""
+    return np.where(lattice.labels[:, None], at_least_one(probability), 0.0)
+
+
+def _even(lattice: Lattice) -> Floats:
+    """Weights [n, m] with which positive and negative images count the same."""
+    share = lattice.labels.mean()
+    weight = np.where(lattice.labels, 0.5 / share, 0.5 / (1 - share))
+    return np.repeat(weight[:, None], lattice.count, axis=1)
+
+
+def _rated(candidate: Candidate, lattice: Lattice, share: float) -> Candidate:
+    positive = candidate.probability >= 0.5
+    score = expected_jaccard(positive[lattice.labels], positive[~lattice.labels], share)
+    return replace(candidate, score=score if candidate.networks else 0.0)
