@@ -140,8 +140,8 @@ def read_overview(
     NoResolution, BadResolution
         ``mpp`` is asked for, and the slide has none or is coarser.
     """
-    total, downsample = _averaged(slide.info, 3, slide.read, max_px, mpp)
-    return np.rint(total).astype(np.uint8), downsample
+    image, downsample = _averaged(slide.info, 3, slide.read, max_px, mpp, dtype=np.uint8)
+    return image, downsample
 
 
 def read_channel_overview(
@@ -165,8 +165,9 @@ def read_channel_overview(
     def read(*box: int) -> NDArray[Any]:
         return slide.read_channels(*box).transpose(1, 2, 0)
 
-    total, downsample = _averaged(slide.info, len(slide.info.channels) or 3, read, max_px, mpp)
-    return np.ascontiguousarray(total.transpose(2, 0, 1)), downsample
+    n = len(slide.info.channels) or 3
+    values, downsample = _averaged(slide.info, n, read, max_px, mpp, dtype=np.float32)
+    return np.ascontiguousarray(values.transpose(2, 0, 1)), downsample
 
 
 def _averaged(
@@ -175,19 +176,32 @@ def _averaged(
     read: Callable[[int, int, int, int, int], NDArray[Any]],
     max_px: int | None,
     mpp: float | None,
-) -> tuple[NDArray[np.float32], tuple[float, float]]:
+    *,
+    dtype: type[np.uint8 | np.float32],
+) -> tuple[NDArray[Any], tuple[float, float]]:
     (height, width), at, downsample = overview_layout(info, max_px=max_px, mpp=mpp)
     level = info.levels[at]
-    total = np.zeros((height, width, n_channels), np.float32)
+    image = np.empty((height, width, n_channels), dtype)
     tall, wide = _block_px(level)
+    begun = np.zeros((0, width, n_channels), np.float32)
     for y in range(0, level.height_px, tall):
-        rows = _area_weights(y, min(y + tall, level.height_px), level.height_px, height)
+        end = min(y + tall, level.height_px)
+        rows = _area_weights(y, end, level.height_px, height)
+        band = np.zeros((rows.last - rows.first, width, n_channels), np.float32)
+        band[: len(begun)] = begun
         for x in range(0, level.width_px, wide):
             columns = _area_weights(x, min(x + wide, level.width_px), level.width_px, width)
             block = read(at, y, x, rows.weights.shape[1], columns.weights.shape[1])
-            target = total[rows.first : rows.last, columns.first : columns.last]
+            target = band[:, columns.first : columns.last]
             target += _reduce(block, rows.weights, columns.weights)
-    return total, downsample
+        # A row that the next blocks reach into as well is not done yet.
+        done = end * height // level.height_px - rows.first
+        begun = band[done:].copy()
+        if dtype is np.uint8:
+            np.rint(band, out=band)
+        image[rows.first : rows.first + done] = band[:done]
+        del band, target
+    return image, downsample
 
 
 def overview_layout(

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..slides.base import Pixels
 from .methods import AUTO
-from .shapes import SMALLEST_UM2, Mask, closed, disk, without_holes, without_specks
+from .shapes import (
+    SMALLEST_UM2,
+    Mask,
+    bands,
+    closed,
+    counts,
+    disk,
+    without_holes,
+    without_specks,
+)
 
 _GAP_UM = 20.0
 _SMOOTH_UM = 10.0
@@ -109,15 +119,27 @@ def density(image: Pixels, mpp: float) -> Pixels:
     """Optical density (log10) against glass, mean of R, G, B, smoothed; uint8 [h, w] in 1/100."""
     import cv2
 
-    smooth = cv2.GaussianBlur(density_of(image).mean(2), (0, 0), _SMOOTH_UM / mpp)
-    return np.asarray(np.clip(np.rint(100 * smooth), 0, 255), np.uint8)
+    glass = glass_colour(image)
+    mean = np.empty(image.shape[:2], np.float32)
+    for rows in bands(image.shape):
+        mean[rows] = density_of(image[rows], glass).mean(2)
+    return _in_bytes(cv2.GaussianBlur(mean, (0, 0), _SMOOTH_UM / mpp), 100)
 
 
-def density_of(image: Pixels) -> NDArray[np.float32]:
-    """Optical density (log10) of R, G, B against the slide's own glass; float32 [h, w, 3]."""
-    light = np.maximum(np.arange(256), 1)[:, None] / glass_colour(image)
+def _in_bytes(values: Any, scale: int) -> Pixels:
+    """Values float32 [h, w] times ``scale``, rounded and kept in 0 … 255; uses them up."""
+    values *= scale
+    np.clip(np.rint(values, out=values), 0, 255, out=values)
+    return np.asarray(values, np.uint8)
+
+
+def density_of(image: Pixels, glass: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Optical density (log10) of R, G, B against glass [3]; float32 [h, w, 3]."""
+    import cv2
+
+    light = np.maximum(np.arange(256), 1)[:, None] / glass
     table = np.clip(-np.log10(light), 0, None).astype(np.float32)
-    return np.stack([table[image[..., channel], channel] for channel in range(3)], axis=2)
+    return np.asarray(cv2.LUT(image, table.reshape(1, 256, 3)), np.float32)
 
 
 def glass_colour(image: Pixels) -> NDArray[np.float32]:
@@ -127,12 +149,18 @@ def glass_colour(image: Pixels) -> NDArray[np.float32]:
     for all three.
     """
     brightness = image.max(2)
-    counts = np.bincount(brightness.ravel(), minlength=256)
-    tenth = int(np.searchsorted(counts.cumsum(), 0.9 * brightness.size))
-    colour = np.median(image[brightness >= tenth], axis=0)
+    tenth = int(np.searchsorted(counts(brightness, 256).cumsum(), 0.9 * brightness.size))
+    brightest = brightness >= tenth
+    colour = np.array([_median(counts(image[..., c], 256, brightest)) for c in range(3)])
     if 255 * (colour.max() - colour.min()) > _MOST_TINT * colour.max():
         colour[:] = colour.max()
     return np.asarray(np.maximum(colour, 1), np.float32)
+
+
+def _median(histogram: NDArray[np.int64]) -> float:
+    """Median of whole numbers by how often each occurs."""
+    middle = np.array([(histogram.sum() - 1) // 2, histogram.sum() // 2])
+    return float(np.searchsorted(histogram.cumsum(), middle, side="right").mean())
 
 
 def entropy(image: Pixels, mpp: float) -> Pixels:
@@ -152,12 +180,12 @@ def entropy(image: Pixels, mpp: float) -> Pixels:
     size = tuple(max(1, round(side * mpp / max(mpp, _CELL_UM))) for side in image.shape[1::-1])
     side = 2 * round(_TEXTURE_UM / max(mpp, _CELL_UM)) + 1
     bits = np.zeros(size[::-1], np.float32)
-    for step in np.flatnonzero(np.bincount(steps.ravel())):
+    for step in np.flatnonzero(counts(steps, int(steps.max()) + 1)):
         here = cv2.resize((steps == step).astype(np.float32), size, interpolation=cv2.INTER_AREA)
         share = np.maximum(cv2.blur(here, (side, side)), 1e-9)
         bits -= share * np.log2(share)
     wide = cv2.resize(bits, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    return np.asarray(np.clip(np.rint(32 * wide), 0, 255), np.uint8)
+    return _in_bytes(wide, 32)
 
 
 def _entropy_inside(image: Pixels, mpp: float) -> Pixels:

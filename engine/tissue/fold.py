@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..slides.base import Pixels
-from .brightfield import density_of
-from .shapes import Mask, disk, opened, window
+from .brightfield import density_of, glass_colour
+from .shapes import Mask, bands, disk, opened, window
 
 _SMOOTH_UM = 15.0
 _WIDEST_UM = 250.0
@@ -59,12 +59,19 @@ def folds(image: Pixels, tissue: Mask, *, mpp: float) -> Mask:
     found = np.zeros(tissue.shape, bool)
     if not tissue.any() or mpp > _NARROWEST_UM / 2:
         return found
-    smooth = np.asarray(cv2.GaussianBlur(density_of(image), (0, 0), _SMOOTH_UM / mpp), np.float32)
-    mean = smooth.mean(2)
+    glass = glass_colour(image)
+    mean = np.empty(tissue.shape, np.float32)
+    for rows in bands(tissue.shape):
+        mean[rows] = _smooth_density(image, glass, (rows, slice(None)), mpp).mean(2)
     # Glass beside a strand is no surroundings: it takes the slide's usual density.
-    filled = np.where(tissue, mean, np.median(mean[tissue])).astype(np.float32)
-    beside = cv2.morphologyEx(filled, cv2.MORPH_OPEN, disk(_WIDEST_UM / 2 / mpp))
-    ridges = tissue & (mean > _LEAST_DENSITY) & (mean > _LEAST_RATIO * beside)
+    usual = np.median(mean[tissue], overwrite_input=True)
+    filled = np.where(tissue, mean, np.float32(usual))
+    beside = np.asarray(cv2.erode(filled, disk(_WIDEST_UM / 2 / mpp)))
+    cv2.dilate(beside, disk(_WIDEST_UM / 2 / mpp), dst=filled)
+    del beside
+    filled *= np.float32(_LEAST_RATIO)
+    ridges = tissue & (mean > _LEAST_DENSITY) & (mean > filled)
+    del mean, filled
     ridges = opened(ridges, _NARROWEST_UM / 2 / mpp)
     count, numbers, boxes, _ = cv2.connectedComponentsWithStats(ridges.astype(np.uint8))
     for number in range(1, count):
@@ -74,10 +81,27 @@ def folds(image: Pixels, tissue: Mask, *, mpp: float) -> Mask:
         part = window(box, ridges.shape, _FAR_UM / mpp)
         piece = np.asarray(numbers[part] == number)
         if _is_long(piece, mpp) and _is_doubled(
-            piece, ridges[part], tissue[part], smooth[part], mpp
+            piece, ridges[part], tissue[part], _smooth_density(image, glass, part, mpp), mpp
         ):
             found[part] |= piece
     return found
+
+
+def _smooth_density(
+    image: Pixels, glass: NDArray[np.float32], part: tuple[slice, slice], mpp: float
+) -> NDArray[np.float32]:
+    """Density of a part of an overview, smoothed with what is around it: float32 [h, w, 3]."""
+    import cv2
+
+    sigma = _SMOOTH_UM / mpp
+    inner = [s.indices(side)[:2] for s, side in zip(part, image.shape, strict=False)]
+    (top, bottom), (left, right) = inner
+    x, y, width, height = left, top, right - left, bottom - top
+    around = window((x, y, width, height), image.shape[:2], 4 * sigma)
+    density = cv2.GaussianBlur(density_of(image[around], glass), (0, 0), sigma)
+    rows = slice(top - around[0].start, bottom - around[0].start)
+    columns = slice(left - around[1].start, right - around[1].start)
+    return np.asarray(density[rows, columns], np.float32)
 
 
 def _is_long(piece: Mask, mpp: float) -> bool:

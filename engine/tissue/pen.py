@@ -6,7 +6,7 @@ import numpy as np
 
 from ..quality import ink_pixels
 from ..slides.base import Pixels
-from .shapes import Mask, dilated, opened, pieces, without_specks
+from .shapes import Mask, bands, counts, dilated, looked_up, opened, pieces, without_specks
 
 _SMALLEST_UM2 = 40_000.0
 _MARGIN_UM = 40.0
@@ -44,16 +44,22 @@ def pen_strokes(image: Pixels, *, mpp: float) -> Mask:
 
 
 def _brightened(image: Pixels) -> Pixels:
+    import cv2
+
     glass = float(np.quantile(image.max(2), 0.95))
     if glass >= _WHITE or glass == 0:
         return image
-    return np.asarray(np.clip(np.rint(image * (_WHITE / glass)), 0, 255), np.uint8)
+    table = np.clip(np.rint(np.arange(256) * (_WHITE / glass)), 0, 255).astype(np.uint8)
+    return np.asarray(cv2.LUT(image, table), np.uint8)
 
 
 def _red(image: Pixels) -> Mask:
-    light = np.maximum(image, 1).astype(np.float32) / _WHITE
-    red, green, blue = np.moveaxis(-np.log10(light), 2, 0)
-    return np.asarray((green > 0.45) & (blue > 0.7 * green) & (red < 0.25 * green))
+    table = -np.log10(np.maximum(np.arange(256), 1).astype(np.float32) / np.float32(_WHITE))
+    found = np.empty(image.shape[:2], bool)
+    for rows in bands(image.shape):
+        red, green, blue = np.moveaxis(table[image[rows]], 2, 0)
+        found[rows] = (green > 0.45) & (blue > 0.7 * green) & (red < 0.25 * green)
+    return found
 
 
 def _touching_glass(red: Mask, image: Pixels, mpp: float) -> Mask:
@@ -67,9 +73,9 @@ def _touching_glass(red: Mask, image: Pixels, mpp: float) -> Mask:
     # The rim is a step away, beyond the pixels where ink and glass are mixed.
     step = max(2.0, _MARGIN_UM / mpp)
     reach = cv2.dilate(numbers.astype(np.float32), np.ones((2 * round(step) + 1,) * 2))
-    rim = np.where(dilated(red, step / 2), 0, reach).astype(np.int64)
-    all_round = np.bincount(rim.ravel(), minlength=numbers.max() + 1)
-    on_glass = np.bincount(rim[glass], minlength=numbers.max() + 1)
+    rim = np.where(dilated(red, step / 2), 0, reach).astype(np.int32)
+    count = int(numbers.max()) + 1
+    all_round, on_glass = counts(rim, count), counts(rim, count, glass)
     keep = on_glass >= _RED_ON_GLASS * np.maximum(all_round, 1)
     keep[0] = False
-    return np.asarray(keep[numbers])
+    return looked_up(keep, numbers)

@@ -59,9 +59,9 @@ def _lines(image: Pixels, mpp: float) -> tuple[Mask, Mask]:
     """Thin grey lines, and what is as bright as glass."""
     import cv2
 
-    light = image.max(2).astype(np.float32) / glass_colour(image).max()
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-    grey = hsv[..., 1] < _MOST_SATURATION
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)[..., 1] < _MOST_SATURATION
+    light = image.max(2).astype(np.float32)
+    light /= glass_colour(image).max()
     deep = cv2.morphologyEx(light, cv2.MORPH_BLACKHAT, disk(max(1.0, _WIDEST_UM / 2 / mpp)))
     lines = closed((deep > _LEAST_DARK) & grey, _GAP_UM / mpp)
     return without_specks(lines, _SMALLEST_RIM_UM2 / mpp**2), grey & (light > 1 - _LEAST_DARK)
@@ -129,7 +129,9 @@ def _glass_beside(line: Mask, glass: Mask, mpp: float) -> NDArray[np.float32]:
     side = (2 * round(_BESIDE_UM / mpp) + 1,) * 2
     beside = ~dilated(line, 1.5 * _GAP_UM / mpp)
     glassy, all_of_it = (
-        cv2.boxFilter(plane.astype(np.float32), cv2.CV_32F, side, normalize=False)
+        cv2.boxFilter(plane.astype(np.uint8), cv2.CV_32F, side, normalize=False)
         for plane in (glass & beside, beside)
     )
-    return np.asarray(glassy / np.maximum(all_of_it, 1), np.float32)
+    share = np.asarray(glassy, np.float32)
+    share /= np.maximum(all_of_it, 1)
+    return share

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
+Value = TypeVar("Value", bound=np.generic)
+
+_BAND_PX = 2**20
+"""Pixels that are handled at once, where what is made of them is many times as large."""
 
 SMALLEST_UM2 = 20_000.0
 """Smaller pieces of tissue are dropped, smaller holes filled: a square of 140 µm."""
@@ -45,7 +50,7 @@ def disk(radius_px: float) -> NDArray[np.uint8]:
 def without_specks(mask: Mask, least_px: float) -> Mask:
     """Drop connected pieces that are smaller than ``least_px`` pixels."""
     numbers, areas = pieces(mask)
-    return np.asarray(mask & (areas >= least_px)[numbers])
+    return mask & looked_up(areas >= least_px, numbers)
 
 
 def without_holes(mask: Mask, least_px: float) -> Mask:
@@ -54,7 +59,7 @@ def without_holes(mask: Mask, least_px: float) -> Mask:
     enclosed = areas < least_px
     for edge in (numbers[0], numbers[-1], numbers[:, 0], numbers[:, -1]):
         enclosed[edge] = False
-    return np.asarray(mask | enclosed[numbers])
+    return mask | looked_up(enclosed, numbers)
 
 
 def pieces(mask: Mask) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
@@ -72,3 +77,28 @@ def window(box: Sequence[int], shape: tuple[int, ...], margin_px: float) -> tupl
     more = round(margin_px) + 1
     rows = slice(max(0, y - more), min(shape[0], y + height + more))
     return rows, slice(max(0, x - more), min(shape[1], x + width + more))
+
+
+def bands(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Rows of a picture, a bounded number of pixels at a time."""
+    step = max(1, _BAND_PX // max(1, shape[1]))
+    return (slice(top, top + step) for top in range(0, shape[0], step))
+
+
+def looked_up(table: NDArray[Value], numbers: NDArray[np.integer[Any]]) -> NDArray[Value]:
+    """``table[numbers]`` for numbers [h, w], without making indices of all of them at once."""
+    found = np.empty(numbers.shape, table.dtype)
+    for rows in bands(numbers.shape):
+        found[rows] = table[numbers[rows]]
+    return found
+
+
+def counts(
+    numbers: NDArray[np.integer[Any]], length: int, where: Mask | None = None
+) -> NDArray[np.int64]:
+    """How often 0 … ``length`` - 1 occur among numbers [h, w], or among those of a mask."""
+    total = np.zeros(length, np.int64)
+    for rows in bands(numbers.shape):
+        part = numbers[rows].ravel() if where is None else numbers[rows][where[rows]]
+        total += np.bincount(part, minlength=length)
+    return total

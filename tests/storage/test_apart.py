@@ -1,0 +1,146 @@
+"""HDF5 files read by a process of their own: all that they may do to it stays there."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from microtome.cli.app import app
+from microtome.storage.bags import Bag, find_bags
+from microtome.storage.errors import (
+    BadProduct,
+    MicrotomeError,
+    MissingFile,
+    NoResolution,
+    UnreadableFile,
+    WorkerDied,
+)
+from microtome.storage.exchange import Facts, export_clam, export_stamp, import_bag
+from microtome.storage.exchange.apart import import_apart
+
+
+def a_bag(name: str = "case-17") -> Bag:
+    rng = np.random.default_rng(0)
+    return Bag(
+        id=name,
+        features=rng.normal(size=(12, 5)).astype(np.float32),
+        coords_px=rng.integers(0, 9000, (12, 2)),
+        footprint_px=(1024.0, 1024.0),
+        slide_px=(60_000, 80_000),
+        mpp=0.5,
+        slide_mpp=(0.25, 0.25),
+        tile_px=512,
+        encoder="uni@abc",
+        bounds_px=(0, 0, 50_000, 70_000),
+        quality={"tissue": np.linspace(0, 1, 12, dtype=np.float32)},
+        corrupt_tiles=3,
+    )
+
+
+def assert_same(one: Bag, other: Bag) -> None:
+    for field in fields(Bag):
+        left, right = getattr(one, field.name), getattr(other, field.name)
+        if field.name == "quality":
+            assert set(left) == set(right)
+            for name in left:
+                np.testing.assert_array_equal(left[name], right[name])
+        elif isinstance(left, np.ndarray):
+            assert left.dtype == right.dtype
+            np.testing.assert_array_equal(left, right)
+        else:
+            assert left == right, field.name
+
+
+def h5py_that(does: str, folder: Path, monkeypatch) -> None:
+    """Let processes that are started from now on find another h5py."""
+    (folder / "lib").mkdir()
+    (folder / "lib" / "h5py.py").write_text(f"import os, signal\n{does}\n")
+    monkeypatch.syspath_prepend(folder / "lib")
+
+
+def test_the_bag_is_what_reading_here_gives(tmp_path):
+    facts = Facts(slide_mpp=(0.25, 0.25), slide_px=(60_000, 80_000), bounds_px=(0, 0, 9, 9))
+    for export in (export_clam, export_stamp):
+        export(a_bag(), tmp_path / "case-17.h5")
+        here = import_bag(tmp_path / "case-17.h5", facts=facts)
+        assert_same(import_apart(tmp_path / "case-17.h5", facts=facts), here)
+
+
+def test_errors_come_over_as_they_are(tmp_path):
+    import h5py
+
+    export_stamp(a_bag(), tmp_path / "stamp.h5")
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["nothing"] = [1]
+    for name, kind in (("stamp", NoResolution), ("other", BadProduct), ("absent", MissingFile)):
+        with pytest.raises(kind) as here:
+            import_bag(tmp_path / f"{name}.h5")
+        with pytest.raises(kind) as apart:
+            import_apart(tmp_path / f"{name}.h5")
+        assert str(apart.value) == str(here.value)
+
+
+def test_damaged_copies_end_as_bags_or_named_errors(tmp_path):
+    export_clam(a_bag(), tmp_path / "whole.h5")
+    whole, path = (tmp_path / "whole.h5").read_bytes(), tmp_path / "hurt.h5"
+    ends = []
+    for seed in range(8):
+        rng = random.Random(seed)
+        hurt = bytearray(whole)
+        for _ in range(200):
+            hurt[rng.randrange(len(hurt))] = rng.randrange(256)
+        path.write_bytes(hurt[: len(hurt) // 2] if seed == 0 else hurt)
+        try:
+            ends.append(type(import_apart(path)))
+        except MicrotomeError as error:
+            ends.append(type(error))
+    assert UnreadableFile in ends
+    assert WorkerDied not in ends
+
+
+@pytest.mark.parametrize(
+    ("does", "kind", "says"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", UnreadableFile, "SIGSEGV"),
+        ("os.abort()", UnreadableFile, "SIGABRT"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", WorkerDied, "-9"),
+        ("raise SystemExit(7)", WorkerDied, "code 7"),
+    ],
+)
+def test_a_library_that_dies_is_an_error_of_the_file(does, kind, says, tmp_path, monkeypatch):
+    export_clam(a_bag(), tmp_path / "case-17.h5")
+    h5py_that(does, tmp_path, monkeypatch)
+    with pytest.raises(kind, match=says):
+        import_apart(tmp_path / "case-17.h5")
+
+
+def test_one_that_kills_does_not_end_the_run(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        export_clam(a_bag(name), tmp_path / "in" / f"{name}.h5")
+    (tmp_path / "in" / "b.h5").rename(tmp_path / "in" / "killer.h5")
+    h5py_that(
+        "import sys, importlib.util\n"
+        "real = importlib.machinery.PathFinder.find_spec('h5py', sys.path[2:])\n"
+        "here = sys.modules.pop('h5py')\n"
+        "module = importlib.util.module_from_spec(real)\n"
+        "sys.modules['h5py'] = module\n"
+        "real.loader.exec_module(module)\n"
+        "class File(module.File):\n"
+        "    def __init__(self, path, *a, **k):\n"
+        "        if 'killer' in str(path):\n"
+        "            os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "        super().__init__(path, *a, **k)\n"
+        "module.File = File\n",
+        tmp_path,
+        monkeypatch,
+    )
+    out = tmp_path / "out"
+    ran = CliRunner().invoke(app, ["bags", "import", str(tmp_path / "in"), "--out", str(out)])
+    assert ran.exit_code == 3, ran.output
+    assert list(find_bags(out)) == ["a"]
+    assert "rejected(unreadable) killer" in ran.stderr
