@@ -16,7 +16,6 @@ from scipy.special import expit
 from torch import nn
 
 from ..evaluation import Fold, grouped_folds
-from ..mil.train import scarcest_class
 from .density import (
     at_least_one,
     expected_jaccard,
@@ -102,12 +101,16 @@ def robust(levels: Levels, settings: EnrichSettings, stages: Stages) -> RobustRe
 
 def inner_folds(lattice: Lattice, settings: EnrichSettings) -> list[Fold]:
     """Folds by group; by image where a label has fewer than two groups."""
-    labels = lattice.labels.astype(np.int64)
     groups = lattice.groups
-    if scarcest_class(labels, groups, 2) < 2:
+    if _scarcest(lattice.labels, groups) < 2:
         groups = np.arange(len(lattice)).astype(str)
-    count = min(settings.members, scarcest_class(labels, groups, 2))
-    return grouped_folds(labels, groups, count, seed=settings.seed)
+    count = min(settings.members, _scarcest(lattice.labels, groups))
+    return grouped_folds(lattice.labels.astype(np.int64), groups, count, seed=settings.seed)
+
+
+def _scarcest(labels: NDArray[np.bool_], groups: NDArray[np.str_]) -> int:
+    """Number of groups of the label that has the fewest."""
+    return min(len(np.unique(groups[labels == value])) for value in (False, True))
 
 
 @dataclass(frozen=True)
