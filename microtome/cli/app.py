@@ -10,6 +10,7 @@ from .. import __version__
 from . import (
     bags,
     camel,
+    cluster,
     connectome,
     demo,
     doctor,
@@ -53,6 +54,7 @@ def root(
 _GROUPS = (
     bags,
     camel,
+    cluster,
     connectome,
     demo,
     doctor,

@@ -14,6 +14,8 @@ from .heads import Kind, held, losses_of, said_of
 
 PIECE = 8192
 """Instances that are standardised and embedded at once."""
+CACHED = 512
+"""The same on a CPU, within a piece: few enough to stay in a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,11 @@ class BagModel(nn.Module, ABC):
         return torch.cat([checkpoint(self._embedded, p, use_reentrant=False) for p in pieces])
 
     def _embedded(self, features: Tensor) -> Tensor:
-        embedded: Tensor = self.embed((features - self.mean) / self.deviation)
-        return embedded
+        # Standardising is bound by memory: from there it would take longer than embedding.
+        size = CACHED if features.device.type == "cpu" else PIECE
+        parts = torch.split(features, size)
+        embedded = [self.embed((part - self.mean).div_(self.deviation)) for part in parts]
+        return embedded[0] if len(embedded) == 1 else torch.cat(embedded)
 
     @abstractmethod
     def aggregate(self, embedded: Tensor, sizes: Sequence[int]) -> BagOutput:

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .model import PIECE, BagModel, BagOutput, Shape, by_bag
+from .model import BagModel, BagOutput, Shape, by_bag
 from .nystrom import NystromAttention, side_by_side
 
 MOST_HEADS = 8
+AT_ONCE = 8192
+"""Instances of bags of one size that are read together."""
 
 
 @dataclass(frozen=True)
@@ -128,12 +130,12 @@ def squared(n: int, device: torch.device) -> Tensor:
 
 
 def alike(sizes: Sequence[int]) -> Iterator[list[int]]:
-    """Numbers of bags of one size, which are read at once: at most :data:`PIECE` instances."""
+    """Numbers of bags of one size, which are read at once: at most :data:`AT_ONCE` instances."""
     numbers: defaultdict[int, list[int]] = defaultdict(list)
     for number, size in enumerate(sizes):
         numbers[size].append(number)
     for size, same in numbers.items():
-        count = max(1, PIECE // size)
+        count = max(1, AT_ONCE // size)
         yield from (same[start : start + count] for start in range(0, len(same), count))
 
 
