@@ -32,7 +32,9 @@ fi
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 echo "setup: installing pinned packages into .venv (a minute or two the first time)"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.txt
-.venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes requirements/lock.txt
+# Compiled once, here: where Python may not write, or is told not to, every start would compile torch.
+.venv/bin/uv pip sync --quiet --compile-bytecode --python .venv/bin/python \
+    --require-hashes requirements/lock.txt
 # Left behind by a build, it would hide the installed entry points from whoever works in this folder.
 rm -rf microtome.egg-info
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation -e .
