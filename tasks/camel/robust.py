@@ -35,6 +35,10 @@ Levels = Sequence[Lattice]
 Fit = Callable[["_Across", NDArray[np.int64], EnrichSettings, str], nn.Module | None]
 
 
+_MARGIN = 0.02
+"""The adaptive candidate stands unless another is expected to be better by more than this."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A way to label the instances of positive images, fitted on all folds but one in turn.
@@ -69,7 +73,10 @@ class RobustResult:
 
 
 def robust(levels: Levels, settings: EnrichSettings, stages: Stages) -> RobustResult:
-    """Fit all candidates across folds; take the one whose expected Jaccard index is highest."""
+    """Fit all candidates across folds; take the one whose expected Jaccard index is highest.
+
+    The adaptive one is taken unless another is better by a margin.
+    """
     final = levels[-1]
     across = _Across(levels, inner_folds(final, settings), settings, stages)
     labels = np.repeat(final.labels[:, None], final.count, axis=1).astype(np.float64)
@@ -96,7 +103,8 @@ def robust(levels: Levels, settings: EnrichSettings, stages: Stages) -> RobustRe
     candidates.append(Candidate("faithful", networks, 1.0, 0.0, expit(scores)))
 
     rated = tuple(_rated(candidate, final, share) for candidate in candidates)
-    return RobustResult(max(rated, key=lambda c: c.score), rated, 1 - share)
+    chosen = max(rated, key=lambda c: c.score + _MARGIN * (c.name == "adaptive"))
+    return RobustResult(chosen, rated, 1 - share)
 
 
 def inner_folds(lattice: Lattice, settings: EnrichSettings) -> list[Fold]:

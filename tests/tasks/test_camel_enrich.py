@@ -56,7 +56,8 @@ def test_robust_labels_keep_to_the_labels_of_their_images(small: ImageSet) -> No
     assert np.array_equal(found.labels.any(axis=(1, 2)), small.labels)
     assert [h["chosen"] for h in found.history if "chosen" in h].count(True) == 1
     scores = [h["expected_jaccard"] for h in found.history if "chosen" in h]
-    assert max(scores) == next(h["expected_jaccard"] for h in found.history if h.get("chosen"))  # type: ignore[type-var]
+    chosen = next(h["expected_jaccard"] for h in found.history if h.get("chosen"))
+    assert chosen >= max(scores) - 0.02  # type: ignore[operator,type-var]
 
 
 def same(a: Enriched, b: Enriched) -> bool:
