@@ -19,6 +19,7 @@ from .common import (
     run_with_progress,
 )
 from .mil_compare import compare, evaluate
+from .mil_explain import explain
 
 if TYPE_CHECKING:
     from ..storage.predictions import SlidePrediction
@@ -43,6 +44,7 @@ def register(app: typer.Typer) -> None:
     group.command()(predict)
     group.command()(compare)
     group.command()(evaluate)
+    group.command()(explain)
     app.add_typer(group)
 
 

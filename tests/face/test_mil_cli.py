@@ -26,6 +26,7 @@ from microtome.storage.errors import (
     StaleProduct,
 )
 from microtome.storage.predictions import read_predictions
+from microtome.storage.qupath_check import check_geojson
 from microtome.tasks.evaluation import auc
 
 TRAIN = ("--folds", 2, "--epochs", 4)
@@ -161,6 +162,29 @@ def test_new_slides_are_predicted(trained: Path, tmp_path: Path) -> None:
         assert [row["id"] for row in csv.DictReader(file)] == ["new-1", "new-2"]
     again = mil("predict", model, tmp_path / "bags", "--out", tmp_path / "found")
     assert again.exit_code == 0, again.output
+
+
+def test_an_explanation_finds_the_tiles_that_make_a_slide_a_tumour(
+    trained: Path, tmp_path: Path
+) -> None:
+    for name in ("new-1", "new-2", "new-3"):
+        bag = bag_of(name, "tumour", int(name[-1]) + 40)
+        write_bag(tmp_path / "bags" / f"{name}.bag.zarr", bag, key=name)
+    run = mil("explain", trained / "out" / "model", tmp_path / "bags", "--out", tmp_path / "why")
+    assert run.exit_code == 0, run.output
+    assert "believe the ranking by" in run.output
+    with (tmp_path / "why" / "new-1.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    relevance = [float(row["leave-one-out"]) for row in rows]
+    assert auc([int(n < 8) for n in range(20)], relevance) > 0.9
+    assert check_geojson(tmp_path / "why" / "new-1.geojson.gz") == []
+    with (tmp_path / "why" / "faithfulness.csv").open(newline="") as file:
+        curves = [row for row in csv.DictReader(file) if row["id"] == "new-1"]
+    assert {row["method"] for row in curves} == {
+        "attention", "score", "leave-one-out", "integrated gradients", "random",
+    }  # fmt: skip
+    whole = {row["deletion"] for row in curves if float(row["share"]) == 0}
+    assert len(whole) == 1
 
 
 def test_bags_of_another_encoder_are_rejected_and_the_rest_goes_on(
