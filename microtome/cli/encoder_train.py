@@ -82,6 +82,14 @@ def train(
         int,
         typer.Option(min=1, help="Steps from checkpoint to checkpoint.", rich_help_panel=_MACHINE),
     ] = 100,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Of a CPU. One number of threads gives one result, to the last bit.",
+            rich_help_panel=_MACHINE,
+        ),
+    ] = None,
     jobs: Jobs = 1,
     overwrite: Overwrite = False,
 ) -> None:
@@ -119,7 +127,7 @@ def train(
         learning_rate=learning_rate,
         seed=seed,
     )
-    machine = Machine(device, precision.value, workers, checkpoint_steps)
+    machine = Machine(device, precision.value, workers, checkpoint_steps, threads)
     tiling = EncodeOptions(tile_px=tile_px, mpp=mpp, min_tissue=min_tissue, masks=masks)
     is_first = rank_here() == 0
     console.quiet = not is_first

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from ..torch_threads import torch_threads
 from .criteria import Criterion, Selection, criterion_loss, retrain_loss
 from .lattice import Lattice
 from .networks import new_network
@@ -148,16 +149,12 @@ def _tensor(values: NDArray[Any], settings: EnrichSettings) -> Tensor:
 @contextmanager
 def _arithmetic(settings: EnrichSettings) -> Iterator[None]:
     """Threads, precision and repeatable kernels, as before when it ends."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(settings.threads)
-    try:
-        with ExitStack() as stack:
-            if settings.device.startswith("cuda"):
-                cudnn: Any = torch.backends.cudnn
-                stack.enter_context(cudnn.flags(benchmark=False, deterministic=True))
-            if settings.precision == "bf16":
-                kind = settings.device.split(":")[0]
-                stack.enter_context(torch.autocast(kind, torch.bfloat16))
-            yield
-    finally:
-        torch.set_num_threads(before)
+    with ExitStack() as stack:
+        stack.enter_context(torch_threads(settings.threads))
+        if settings.device.startswith("cuda"):
+            cudnn: Any = torch.backends.cudnn
+            stack.enter_context(cudnn.flags(benchmark=False, deterministic=True))
+        if settings.precision == "bf16":
+            kind = settings.device.split(":")[0]
+            stack.enter_context(torch.autocast(kind, torch.bfloat16))
+        yield

@@ -24,6 +24,7 @@ from ...engine.slides.base import Pixels
 from ...engine.tissue.segmenter import to_tensor
 from ...storage.commit import product_key
 from ...storage.errors import BadGeometry, LabelError
+from ..torch_threads import torch_threads
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
 from .segmenter import Architecture, Segmenter, SegmenterCard, new_network, own_version, record
 
@@ -348,11 +349,6 @@ def _computing(settings: SegmentSettings) -> Iterator[None]:
     """Torch's random state and threads for as long as something is trained; as before after it."""
     import torch
 
-    before = torch.get_num_threads()
     devices = [settings.device] if settings.device.startswith("cuda") else []
-    try:
-        torch.set_num_threads(settings.threads or before)
-        with torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        torch.set_num_threads(before)
+    with torch_threads(settings.threads), torch.random.fork_rng(devices=devices):
+        yield

@@ -66,9 +66,12 @@ class Machine:
         Processes that read tiles; by default none on a CPU, and one a core, up to 8, on CUDA.
     checkpoint_steps
         Steps from one checkpoint to the next.
+    threads
+        Of a CPU; as many as torch takes by default.
     """
 
     device: str = "cpu"
     precision: Literal["bf16", "fp32"] = "bf16"
     workers: int | None = None
     checkpoint_steps: int = 100
+    threads: int | None = None

@@ -18,6 +18,7 @@ from ...engine.schedule import Skipped
 from ...storage.commit import file_identity, is_done, new_product, product_key
 from ..encoders.torch_forward import forward
 from ..encoders.trained import KIND, EncoderCard, new_backbone, read_card, write_trained
+from ..torch_threads import torch_threads
 from .checkpoint import State
 from .curve import draw_curve, write_history
 from .data import DecodableTiles, require_enough, require_fit
@@ -102,7 +103,7 @@ def train_encoder(
     require_fit(slides, options.tile_px, options.mpp)
     require_enough(slides, options.batch)
     key = _key(slides, options)
-    with joined(machine.device) as group:
+    with torch_threads(machine.threads), joined(machine.device) as group:
         is_there = is_done(out, kind=KIND, key=key, overwrite=overwrite)
         group.wait()
         if is_there:
