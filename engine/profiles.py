@@ -23,7 +23,7 @@ from .slides.base import JpegTiled, Level, Pixels, bad_tile, no_jpeg_tiles
 Profile = Literal["auto", "archive", "compatible", "ngff04", "virtual"]
 Plan = Pyramid | Archive
 
-_MOST_CELLS, _PARTS_A_JOB = 8, 8
+_MOST_CELLS, _PARTS_A_JOB = 8, 16
 
 
 def choose_plan(
