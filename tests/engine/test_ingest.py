@@ -283,13 +283,16 @@ def test_with_two_processes_the_bytes_are_the_same_though_one_is_killed(
                     time.sleep(draw.uniform(0, 0.3))
                     draw.choice(workers()).kill()
 
-            before = {worker.pid for worker in workers()}
+            # A worker that dies as it starts is not replaced, and two deaths poison a cell.
+            until(lambda: len(workers()) == 2 and known_to(pool) == {w.pid for w in workers()})
             made = done(ingest_slide(slide, tmp_path / str(trial), pool=pool, on_progress=kill_one))
             assert files_of(made.path) == files_of(undisturbed)
             assert [p.name for p in made.path.parent.iterdir()] == ["case.ome.zarr"]
-            # Two deaths in one image would be a poisoned cell: the next trial has two workers.
-            until(lambda before=before: len({w.pid for w in workers()} - before) == 1)
-            pool._client.wait_for_workers(2)
+
+
+def known_to(pool: Any) -> set[int]:
+    """Process numbers of the workers that answer the scheduler."""
+    return set(pool._client.run(os.getpid, on_error="ignore").values())
 
 
 def workers() -> list[psutil.Process]:
@@ -300,8 +303,8 @@ def workers() -> list[psutil.Process]:
 def until(holds: Callable[[], bool]) -> None:
     end = time.monotonic() + 60
     while not holds() and time.monotonic() < end:
-        time.sleep(0.05)
-    time.sleep(0.2)
+        time.sleep(0.1)
+    assert holds()
 
 
 @pytest.mark.slow
