@@ -79,11 +79,16 @@ def left_in(out: Path, name: str) -> Path | None:
     return product if product.exists() else next(out.glob(".*.partial"), None)
 
 
+def count_files(folder: Path) -> int:
+    """By os.walk, which a folder that is renamed meanwhile does not trouble, as it does rglob."""
+    return sum(len(files) for _, _, files in os.walk(folder))
+
+
 def wait_for_shards(child: int, out: Path, name: str, wanted: int) -> None:
     """Until so many files are written, or the child has ended: its zombie is left to be reaped."""
     while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         left = left_in(out, name)
-        if left is not None and sum(path.is_file() for path in left.rglob("*")) >= wanted:
+        if left is not None and count_files(left) >= wanted:
             return
 
 
@@ -135,7 +140,7 @@ def main() -> None:
     full_s = min(timed(slide, out / f"timed-{n}") for n in range(3))
     with open_slide(slide) as opened:
         plan, _ = profiles.choose_plan(opened, PROFILE)
-    files = sum(path.is_file() for path in (out / "timed-0").rglob("*"))
+    files = count_files(out / "timed-0")
     for n in range(trials):
         print(json.dumps(trial(slide, out / str(n), plan, draw, (full_s, files))), flush=True)
 
