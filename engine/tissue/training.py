@@ -6,7 +6,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from ...storage.commit import file_identity, is_done, product_key
 from ...storage.errors import LabelError
+from ...storage.installed import installed_version
 from ..schedule import Skipped
 from ..slides import open_slide
 from ..slides.base import Pixels
@@ -123,7 +123,7 @@ def train_segmenter(
     training: dict[str, int | float] = {"slides": len(examples), "last_loss": round(loss, 4)}
     training |= {f"pixels of {_name(label)}": counts[label] for label in labels}
     card = SegmenterCard(
-        microtome=_version(),
+        microtome=installed_version(),
         mpp=options.mpp,
         labels={label: _name(label) for label in labels},
         options=asdict(options),
@@ -136,13 +136,6 @@ def train_segmenter(
 
 def _name(label: int) -> str:
     return "background" if label == BACKGROUND else LABELS[label].name
-
-
-def _version() -> str:
-    try:
-        return version("microtome")
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _labels(examples: Sequence[Example]) -> tuple[int, ...]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from ..storage.commit import writable, write_text
 from ..storage.errors import MissingFile
+from ..storage.installed import installed_version
 from ..tasks.overlay import DISTINCT, colour_table
 from ..tasks.rasters import Outline
 from .model import Picture, Report, SlidePanel
@@ -68,13 +68,7 @@ def render(report: Report) -> str:
 
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Versions of installed packages by name; one that is absent is said to be."""
-    found = {}
-    for name in packages:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    return {name: installed_version(name) for name in packages}
 
 
 @dataclass(frozen=True)

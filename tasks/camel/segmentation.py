@@ -24,9 +24,10 @@ from ...engine.slides.base import Pixels
 from ...engine.tissue.segmenter import to_tensor
 from ...storage.commit import product_key
 from ...storage.errors import BadGeometry, LabelError
+from ...storage.installed import installed_version
 from ..torch_threads import torch_threads
 from .checkpoint import Progress, load_checkpoint, save_checkpoint
-from .segmenter import Architecture, Segmenter, SegmenterCard, new_network, own_version, record
+from .segmenter import Architecture, Segmenter, SegmenterCard, new_network, record
 
 if TYPE_CHECKING:
     import torch
@@ -145,7 +146,7 @@ def train_segmenter(
         "last loss": round(losses[-1], 5),
     }
     card = SegmenterCard(
-        microtome=own_version(),
+        microtome=installed_version(),
         architecture=settings.architecture,
         encoder=settings.encoder,
         mpp=settings.mpp,

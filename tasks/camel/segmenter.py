@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -194,14 +193,6 @@ def load_segmenter(path: str | Path) -> Segmenter:
             remedy="Train it again, or copy it anew",
         ) from error
     return Segmenter(card, network.eval(), key)
-
-
-def own_version() -> str:
-    """Version of Microtome that makes a card."""
-    try:
-        return version("microtome")
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def record(settings: Any, without: tuple[str, ...]) -> dict[str, Any]:

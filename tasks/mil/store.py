@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from ...storage.bags import Bag
 from ...storage.commit import new_product, require_commit, write_text
 from ...storage.errors import BadModel, BadProduct
+from ...storage.installed import installed_version
 from ...storage.predictions import SlidePrediction
 from .model import BagModel
 from .names import MODELS, Kind
@@ -157,12 +157,8 @@ def new_card(
     kind: Kind = "classes",
 ) -> ModelCard:
     """Make the card of a model that this version of Microtome trained."""
-    try:
-        microtome = version("microtome")
-    except PackageNotFoundError:
-        microtome = "not installed"
     return ModelCard(
-        microtome=microtome,
+        microtome=installed_version(),
         options=options.record(),
         classes=tuple(classes),
         members=members,

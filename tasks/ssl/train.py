@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from ...engine.datasets import TiledSlide
 from ...engine.schedule import Skipped
 from ...storage.commit import file_identity, is_done, new_product, product_key
+from ...storage.installed import installed_version
 from ..encoders.torch_forward import forward
 from ..encoders.trained import KIND, EncoderCard, new_backbone, read_card, write_trained
 from ..torch_threads import torch_threads
@@ -171,7 +171,7 @@ def _finish(folder: Path, run: Run, state: State) -> None:
     }
     mean, std = run.colours
     card = EncoderCard(
-        microtome=_version(),
+        microtome=installed_version(),
         backbone=options.backbone,
         arguments=run.arguments,
         tile_px=options.tile_px,
@@ -198,10 +198,3 @@ def _embedded(backbone: nn.Module, run: Run) -> Tensor:
         for at in range(0, len(run.sample), 64)
     ]
     return torch.from_numpy(np.concatenate(parts))
-
-
-def _version() -> str:
-    try:
-        return version("microtome")
-    except PackageNotFoundError:
-        return "not installed"
