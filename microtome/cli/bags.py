@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .bags_pool import pool
-from .common import Jobs, Out, Overwrite, exit_unless_all_done, run_with_progress
+from .common import Bags, Jobs, Out, Overwrite, exit_unless_all_done, run_with_progress
 
 if TYPE_CHECKING:
     from ..storage.bag_records import BagRecord
@@ -87,7 +87,7 @@ def _cells(record: BagRecord) -> tuple[str, str, str, str, str, str]:
 
 
 def export(
-    bags: Annotated[list[Path], typer.Argument(help="Bags, or folders of them.")],
+    bags: Bags,
     *,
     out: Out,
     form: Annotated[Format, typer.Option("--format", help="Whose layout.")] = Format.CLAM,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Out, Overwrite, Seed
+from .common import Bags, Out, Overwrite, Seed
 
 
 class How(StrEnum):
@@ -27,7 +27,7 @@ class By(StrEnum):
 
 
 def pool(
-    bags: Annotated[list[Path], typer.Argument(help="Bags, or folders of them.")],
+    bags: Bags,
     *,
     out: Out,
     how: Annotated[

@@ -9,10 +9,12 @@ import typer
 
 from .camel_evaluate import Classes, Crop, evaluate, pairs
 from .common import (
+    Device,
     Out,
     Overwrite,
     Seed,
     SlideMpp,
+    Slides,
     console,
     debugging,
     exit_unless_all_done,
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from ..tasks.camel.slides import Segmented
     from ..tasks.slide_list import SlideItem
 
-Slides = Annotated[list[str], typer.Argument(help="Slides, patterns, or cohort tables.")]
-Device = Annotated[str, typer.Option("--device", help="Where torch computes: cpu, cuda, cuda:1.")]
 Tissue = Annotated[
     Path | None, typer.Option(help="Folder of <id>.tissue.zarr; by default tissue is found.")
 ]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from .common import Out, Overwrite, Seed, console, exit_unless_all_done, run_with_progress
+from .common import Bags, Out, Overwrite, Seed, console, exit_unless_all_done, run_with_progress
 
 
 def register(app: typer.Typer) -> None:
@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 
 def cluster(
-    bags: Annotated[list[Path], typer.Argument(help="Bags, or folders of them.")],
+    bags: Bags,
     *,
     out: Out,
     method: Annotated[

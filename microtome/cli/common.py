@@ -37,6 +37,24 @@ Cluster = Annotated[
         help="Dask scheduler whose workers do the work, in place of --jobs: tcp://HOST:8786.",
     ),
 ]
+Device = Annotated[str, typer.Option("--device", help="Where torch computes: cpu, cuda, cuda:1.")]
+Slides = Annotated[list[str], typer.Argument(help="Slides, patterns, or cohort tables.")]
+Masks = Annotated[
+    Path | None,
+    typer.Option(help="Folder of <id>.tissue.zarr to use, in place of finding the tissue."),
+]
+Series = Annotated[str | None, typer.Option(help="Series of a DICOM folder, by its number or UID.")]
+Bags = Annotated[list[Path], typer.Argument(help="Bags, or folders of them.")]
+MilModel = Annotated[Path, typer.Argument(help="OUT/model of mil train.")]
+ModelOrPredictions = Annotated[Path, typer.Argument(help="A model, or predictions.")]
+Connectomes = Annotated[Path, typer.Argument(help="A NAME.connectomes.zarr.", exists=True)]
+SubjectTable = Annotated[
+    Path, typer.Option("--table", "-t", help="CSV or TSV with a row a subject.", exists=True)
+]
+SubjectColumn = Annotated[
+    str, typer.Option(help="Column that names the subjects as the cohort does.")
+]
+NewFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write into.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace products made with other parameters.")

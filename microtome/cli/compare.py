@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Overwrite, Seed, console, exit_unless_all_done, run_with_progress
+from .common import (
+    Connectomes,
+    NewFolder,
+    Overwrite,
+    Seed,
+    SubjectColumn,
+    SubjectTable,
+    console,
+    exit_unless_all_done,
+    run_with_progress,
+)
 
 if TYPE_CHECKING:
     from ..graphs.comparison import Comparison
@@ -44,13 +53,11 @@ def register(connectome_app: typer.Typer) -> None:
 
 
 def compare(
-    cohort: Annotated[Path, typer.Argument(help="A NAME.connectomes.zarr.", exists=True)],
+    cohort: Connectomes,
     *,
-    table: Annotated[
-        Path, typer.Option("--table", "-t", help="CSV or TSV with a row a subject.", exists=True)
-    ],
+    table: SubjectTable,
     group: Annotated[str, typer.Option(help="Column of the groups.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")],
+    out: NewFolder,
     groups: Annotated[
         str | None,
         typer.Option(help="A,B: compare these, B minus A; by default all of the column, sorted."),
@@ -58,9 +65,7 @@ def compare(
     covariates: Annotated[
         str | None, typer.Option(help="Columns to account for, as age,sex; words are coded.")
     ] = None,
-    subject: Annotated[
-        str, typer.Option(help="Column that names the subjects as the cohort does.")
-    ] = "subject",
+    subject: SubjectColumn = "subject",
     person: Annotated[
         str | None,
         typer.Option(help="Column of the person; several networks of a person are averaged."),

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import compare, diagnose
-from .common import Jobs, Overwrite, Seed, console, exit_unless_all_done, run_with_progress
+from .common import (
+    Connectomes,
+    Jobs,
+    Overwrite,
+    Seed,
+    console,
+    exit_unless_all_done,
+    run_with_progress,
+)
 
 if TYPE_CHECKING:
     from ..graphs.cohorts import Measured
@@ -48,9 +56,6 @@ class Keep(StrEnum):
     STRONGEST = "strongest"
     TREE = "tree"
     ALL = "all"
-
-
-Cohort = Annotated[Path, typer.Argument(help="A NAME.connectomes.zarr.", exists=True)]
 
 
 def register(app: typer.Typer) -> None:
@@ -211,7 +216,7 @@ def build(
 
 @connectome_app.command()
 def metrics(
-    cohort: Cohort,
+    cohort: Connectomes,
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="CSV with a row a subject.")],
     nodal: Annotated[
@@ -295,7 +300,7 @@ def metrics(
 
 @connectome_app.command()
 def draw(
-    cohort: Cohort,
+    cohort: Connectomes,
     *,
     out: Annotated[Path, typer.Option("--out", "-o", help="PNG to write.")],
     subject: Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .common import Overwrite, Seed, SlideMpp, console
+from .common import Out, Overwrite, Seed, SlideMpp, console
 
 
 def register(app: typer.Typer) -> None:
@@ -17,9 +17,7 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     *,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write into.")] = Path(
-        "demo-out"
-    ),
+    out: Out = Path("demo-out"),
     slide: Annotated[
         Path | None, typer.Option(help="Your own slide: features and an unsupervised map of it.")
     ] = None,

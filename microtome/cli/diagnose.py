@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .common import Jobs, Overwrite, Seed, console, exit_unless_all_done, run_with_progress
+from .common import (
+    Connectomes,
+    Jobs,
+    NewFolder,
+    Overwrite,
+    Seed,
+    SubjectColumn,
+    SubjectTable,
+    console,
+    exit_unless_all_done,
+    run_with_progress,
+)
 
 if TYPE_CHECKING:
     from ..tasks.diagnosis.evaluate import OutOfFold
@@ -33,16 +43,12 @@ def register(connectome_app: typer.Typer) -> None:
 
 
 def diagnose(
-    cohort: Annotated[Path, typer.Argument(help="A NAME.connectomes.zarr.", exists=True)],
+    cohort: Connectomes,
     *,
-    table: Annotated[
-        Path, typer.Option("--table", "-t", help="CSV or TSV with a row a subject.", exists=True)
-    ],
+    table: SubjectTable,
     label: Annotated[str, typer.Option(help="Column of the diagnosis.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")],
-    subject: Annotated[
-        str, typer.Option(help="Column that names the subjects as the cohort does.")
-    ] = "subject",
+    out: NewFolder,
+    subject: SubjectColumn = "subject",
     group: Annotated[
         str | None, typer.Option(help="Column of the person, where a person has several rows.")
     ] = None,

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .common import Jobs, Out, Overwrite, SlideMpp, console, exit_unless_all_done, run_with_progress
+from .common import (
+    Jobs,
+    Masks,
+    Out,
+    Overwrite,
+    SlideMpp,
+    console,
+    exit_unless_all_done,
+    run_with_progress,
+)
 from .encoder_train import train
 
 _SCANS = "Scans"
@@ -100,10 +108,7 @@ def encode(
     max_corrupt: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Reject slides with more undecodable tiles.")
     ] = 0.02,
-    masks: Annotated[
-        Path | None,
-        typer.Option(help="Folder of <id>.tissue.zarr to use, in place of finding the tissue."),
-    ] = None,
+    masks: Masks = None,
     edge: Annotated[
         Edge | None,
         typer.Option(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .common import (
     Jobs,
+    Masks,
     Out,
     Overwrite,
     Seed,
     SlideMpp,
+    Slides,
     console,
     exit_unless_all_done,
     progress_bar,
@@ -36,7 +37,7 @@ class MixedPrecision(StrEnum):
 
 
 def train(
-    slides: Annotated[list[str], typer.Argument(help="Slides, patterns, or cohort tables.")],
+    slides: Slides,
     *,
     out: Out,
     backbone: Annotated[str, typer.Option(help="Any timm model; it begins untrained.")] = (
@@ -58,10 +59,7 @@ def train(
     min_tissue: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Leave out tiles with less tissue.")
     ] = 0.5,
-    masks: Annotated[
-        Path | None,
-        typer.Option(help="Folder of <id>.tissue.zarr to use, in place of finding the tissue."),
-    ] = None,
+    masks: Masks = None,
     seed: Seed = 0,
     device: Annotated[
         str, typer.Option(help="cpu, cuda, or auto.", rich_help_panel=_MACHINE)

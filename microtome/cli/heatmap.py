@@ -10,6 +10,7 @@ import typer
 from .common import (
     Jobs,
     MakeByDefault,
+    ModelOrPredictions,
     Out,
     Overwrite,
     console,
@@ -46,7 +47,7 @@ def heatmap() -> None:
 
 
 def make(
-    model: Annotated[Path, typer.Argument(help="A model, or predictions.")],
+    model: ModelOrPredictions,
     bags: Annotated[
         list[Path] | None, typer.Argument(help="Bags, or folders of them; none for predictions.")
     ] = None,

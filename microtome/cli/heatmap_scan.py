@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import Out, Overwrite, exit_unless_all_done, run_with_progress
+from .common import ModelOrPredictions, Out, Overwrite, exit_unless_all_done, run_with_progress
 
 if TYPE_CHECKING:
     from ..tasks.heatmap_run import HeatmapItem
 
 
 def scan(
-    model: Annotated[Path, typer.Argument(help="A model, or predictions.")],
+    model: ModelOrPredictions,
     bags: Annotated[list[Path], typer.Argument(help="Bags of scans, or folders of them.")],
     *,
     out: Out,

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .common import SLIDE_MPP_HELP, console, debugging, slide_mpp_of
+from .common import SLIDE_MPP_HELP, Series, console, debugging, slide_mpp_of
 
 _QUIET = ("path", "kind", "levels", "odd", "properties", "affine", "time_s")
 
@@ -40,9 +40,7 @@ def info(
             "--slide-mpp", "--mpp", parser=slide_mpp_of, metavar="UM", help=SLIDE_MPP_HELP
         ),
     ] = None,
-    series: Annotated[
-        str | None, typer.Option(help="Series of a DICOM folder, by its number or UID.")
-    ] = None,
+    series: Series = None,
     resample: Annotated[
         bool,
         typer.Option(

@@ -23,6 +23,7 @@ from .common import (
     Jobs,
     Out,
     Overwrite,
+    Series,
     SlideMpp,
     console,
     debugging,
@@ -177,9 +178,7 @@ def export(
     ],
     nifti: Annotated[Path, typer.Argument(help="File to write: .nii or .nii.gz.")],
     *,
-    series: Annotated[
-        str | None, typer.Option(help="Series of a DICOM folder, by its number or UID.")
-    ] = None,
+    series: Series = None,
     resample: Resample = False,
     overwrite: Overwrite = False,
 ) -> None:

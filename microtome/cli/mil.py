@@ -10,6 +10,9 @@ import typer
 
 from ..tasks.mil.names import MODEL_TITLES, Kind, ModelName, SplitBy
 from .common import (
+    Bags,
+    Device,
+    MilModel,
     Out,
     Overwrite,
     Seed,
@@ -24,8 +27,6 @@ from .mil_explain import explain
 if TYPE_CHECKING:
     from ..storage.predictions import SlidePrediction
     from ..tasks.mil.study import Study
-
-Device = Annotated[str, typer.Option("--device", help="Where torch computes: cpu, cuda, cuda:1.")]
 
 _COLUMNS: Mapping[Kind, tuple[str, ...]] = {
     "classes": ("auc", "balanced_accuracy"),
@@ -218,8 +219,8 @@ def _more(study: Study, shown: Sequence[str]) -> Iterator[str]:
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="OUT/model of mil train.")],
-    bags: Annotated[list[Path], typer.Argument(help="Bags, or folders of them.")],
+    model: MilModel,
+    bags: Bags,
     *,
     out: Out,
     device: Device = "cpu",

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from .common import Out, Overwrite, console, exit_unless_all_done, run_with_progress
+from .common import (
+    Bags,
+    Device,
+    MilModel,
+    Out,
+    Overwrite,
+    console,
+    exit_unless_all_done,
+    run_with_progress,
+)
 
 
 def explain(
-    model: Annotated[Path, typer.Argument(help="OUT/model of mil train.")],
-    bags: Annotated[list[Path], typer.Argument(help="Bags, or folders of them.")],
+    model: MilModel,
+    bags: Bags,
     *,
     out: Out,
-    device: Annotated[str, typer.Option(help="Where torch computes: cpu, cuda, cuda:1.")] = "cpu",
+    device: Device = "cpu",
     overwrite: Overwrite = False,
 ) -> None:
     """Say which tiles a model's predictions rest on, and which way of saying so to believe.

@@ -14,6 +14,7 @@ from .common import (
     Out,
     Overwrite,
     SlideMpp,
+    Slides,
     exit_unless_all_done,
     run_with_progress,
 )
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from ..engine.tissue import TissueMade
     from ..tasks.slide_list import SlideItem
 
-Slides = Annotated[list[str], typer.Argument(help="Slides, patterns, or cohort tables.")]
 Mpp = Annotated[float, typer.Option(min=0.1, help="µm per pixel of the mask.")]
 Into = Annotated[
     Path | None,

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from .common import Overwrite, Seed, console, progress_bar
+from .common import Overwrite, Seed, Slides, console, progress_bar
 
 
 def train(
-    slides: Annotated[list[str], typer.Argument(help="Slides, patterns, or cohort tables.")],
+    slides: Slides,
     *,
     masks: Annotated[
         Path, typer.Option(help="Folder of <id>.tissue.zarr that somebody has looked at.")
