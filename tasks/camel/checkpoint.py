@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING
 from ...storage.commit import writable, write_text
 from ...storage.errors import StaleProduct
 from ...storage.files import remove_strays, write_bytes
+from ..training_state import pack_state, unpack_state
 
 if TYPE_CHECKING:
     import torch
 
 RECORD = "checkpoint.json"
-_OPTIMISER = "optimiser."
-_NETWORK = "network."
 
 
 @dataclass(frozen=True)
@@ -51,10 +50,7 @@ def save_checkpoint(
     """Keep everything that training goes on from; the one before stays until this one is whole."""
     from safetensors.torch import save
 
-    tensors = {_NETWORK + name: value for name, value in network.state_dict().items()}
-    for number, moments in optimiser.state_dict()["state"].items():
-        tensors |= {f"{_OPTIMISER}{number}.{name}": value for name, value in moments.items()}
-    data = save({name: value.detach().cpu().contiguous() for name, value in tensors.items()})
+    data = save(pack_state(network, optimiser))
     name = f"epoch-{progress.epochs:05d}.safetensors"
     digest = hashlib.sha256(data).hexdigest()
     whole = Progress(progress.key, progress.epochs, progress.losses, name, digest)
@@ -95,13 +91,5 @@ def load_checkpoint(
         )
     if hashlib.sha256(data).hexdigest() != progress.sha256:
         return None
-    tensors = load(data)
-    own = {k.removeprefix(_NETWORK): v for k, v in tensors.items() if k.startswith(_NETWORK)}
-    network.load_state_dict(own)
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith(_OPTIMISER):
-            number, moment = name.removeprefix(_OPTIMISER).split(".")
-            state.setdefault(int(number), {})[moment] = value
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    unpack_state(load(data), network, optimiser)
     return progress

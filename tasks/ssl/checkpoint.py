@@ -12,6 +12,7 @@ from torch import nn
 
 from ...storage.commit import write_bytes
 from ...storage.errors import BadProduct
+from ..training_state import pack_state, unpack_state
 
 _HEADER = "state"
 
@@ -64,11 +65,8 @@ def save_checkpoint(
     """Write a checkpoint whole or not at all, in place of the one before."""
     from safetensors.torch import save
 
-    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    for number, slots in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{number}.{name}": tensor for name, tensor in slots.items()}
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_bytes(path, save(plain, {_HEADER: json.dumps(asdict(state))}))
+    tensors = pack_state(network, optimiser)
+    write_bytes(path, save(tensors, {_HEADER: json.dumps(asdict(state))}))
 
 
 def load_checkpoint(
@@ -89,14 +87,7 @@ def load_checkpoint(
         with safe_open(path, framework="pt") as file:
             state = _state(json.loads(file.metadata()[_HEADER]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        own = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network")}
-        network.load_state_dict(own)
-        slots: dict[int, dict[str, Any]] = {}
-        for name in tensors.keys() - {f"network.{k}" for k in own}:
-            _, number, slot = name.split(".")
-            slots.setdefault(int(number), {})[slot] = tensors[name]
-        groups = optimiser.state_dict()["param_groups"]
-        optimiser.load_state_dict({"state": dict(sorted(slots.items())), "param_groups": groups})
+        unpack_state(tensors, network, optimiser)
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise BadProduct(
             f"this checkpoint cannot be read ({str(error).splitlines()[0]})",
