@@ -88,7 +88,7 @@ def _accelerator() -> Check:
 
 
 def _memory() -> Check:
-    from .engine.schedule import memory_budget
+    from .engine.memory import memory_budget
 
     budget = memory_budget() / 2**30
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

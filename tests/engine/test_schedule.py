@@ -13,7 +13,7 @@ from pathlib import Path
 import cloudpickle
 import pytest
 
-from microtome.engine import schedule
+from microtome.engine import memory
 from microtome.engine.schedule import Outcome, Pool, Skipped, open_pool, run_items
 from microtome.storage.errors import NoTissue, TruncatedFile, UnwritableOutput
 from microtome.storage.ledger import Ledger, read_ledger
@@ -239,10 +239,10 @@ def test_the_memory_budget_heeds_slurm(
 ) -> None:
     for name in ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_CPUS_ON_NODE"):
         monkeypatch.delenv(name, raising=False)
-    unlimited = schedule.memory_budget()
+    unlimited = memory.memory_budget()
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert schedule.memory_budget() == (expected or unlimited)
+    assert memory.memory_budget() == (expected or unlimited)
     assert unlimited > 1 << 28
 
 
@@ -267,7 +267,7 @@ def test_the_memory_budget_heeds_control_groups_above_ours(
         path = tmp_path / "root" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n")
-    assert list(schedule._cgroup_limits(tmp_path / "root", own)) == expected
+    assert list(memory._cgroup_limits(tmp_path / "root", own)) == expected
 
 
 def test_an_outcome_says_why_in_the_ledgers_words() -> None:

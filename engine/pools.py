@@ -1,0 +1,211 @@
+"""Where work runs: in this process, on a local Dask cluster, or on one that is there already."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager, suppress
+from types import TracebackType
+from typing import Any, Protocol, TypeVar
+
+from ..storage.errors import NoCluster
+from .memory import memory_budget
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_REACH_S = 10
+"""How long a scheduler, and its first worker, are waited for."""
+
+_ONE_THREAD = dict.fromkeys(
+    (
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "NUMBA_NUM_THREADS",
+        "OPENCV_FOR_THREADS_NUM",
+        "VIPS_CONCURRENCY",
+    ),
+    "1",
+)
+"""Each worker process is one thread of work; a library may not take every core again."""
+
+_KEEP_FREED = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(128 * 1024**2),
+    "MALLOC_TRIM_THRESHOLD_": str(256 * 1024**2),
+}
+"""glibc: by Dask's defaults every tile's memory goes back to the system, and returns page by page,
+zeroed: measured on a slide of 40,960 px, that is half of the time of two workers."""
+
+
+class Pool(Protocol):
+    """Where work runs: made by :func:`open_pool`, used by :mod:`~microtome.engine.schedule`."""
+
+    @property
+    def jobs(self) -> int:
+        """How many items are worked on at once."""
+        ...
+
+    def submit(self, work: Callable[[T], R], item: T) -> Future[R]:
+        """Start work on one item."""
+        ...
+
+    def wait_any(self, futures: Sequence[Future[R]]) -> list[Future[R]]:
+        """Those that have ended, at least one."""
+        ...
+
+    def death(self, error: BaseException) -> bool:
+        """Whether an error says that the process died that worked on the item."""
+        ...
+
+
+@contextmanager
+def open_pool(jobs: int = 1, *, cluster: str | None = None) -> Iterator[Pool]:
+    """Open a pool to be used by several calls of :func:`~microtome.engine.schedule.run_items`.
+
+    Parameters
+    ----------
+    jobs
+        1 works in this process; more, in that many processes of a local Dask cluster. A script
+        that does so needs ``if __name__ == "__main__":`` around its calls.
+    cluster
+        Address of a Dask scheduler whose workers do it in their place, such as
+        ``tcp://node17:8786``. They need Microtome, and the same files under the same names.
+
+    Raises
+    ------
+    NoCluster
+        There is no scheduler at the address, or it has no workers.
+    """
+    if cluster is not None:
+        with _client_of(cluster) as client:
+            yield _OnDask(client, sum(client.nthreads().values()))
+        return
+    if jobs <= 1:
+        yield _InProcess()
+        return
+    import dask
+    from distributed import Client, LocalCluster
+
+    settings = {
+        # The first death ends the future; `run_items` finds out whose fault it was.
+        "distributed.scheduler.allowed-failures": 0,
+        # Results are small records: there is nothing to spill.
+        "distributed.worker.memory.target": False,
+        # Until a worker has started: on a busy machine that is more than Dask's half a minute.
+        "distributed.comm.timeouts.connect": "120s",
+        "distributed.worker.memory.spill": False,
+        "distributed.nanny.pre-spawn-environ": {**_ONE_THREAD, **_KEEP_FREED},
+    }
+    with dask.config.set(settings), ExitStack() as stack:
+        local = LocalCluster(
+            n_workers=jobs,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=memory_budget() // jobs,
+            # Any free port, heard by this machine only: None would still ask for 8787.
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+        )
+        stack.callback(_close, local)
+        client = Client(local)
+        stack.callback(_close, client)
+        yield _OnDask(client, jobs)
+
+
+def _close(part: Any) -> None:
+    """Close a cluster or client; on a busy machine its goodbye may be late, the work is done."""
+    with suppress(TimeoutError):
+        part.close()
+
+
+@contextmanager
+def _client_of(cluster: str) -> Iterator[Any]:
+    from distributed import Client
+
+    remedy = "Start dask scheduler and dask worker, and pass the address that the first one prints"
+    try:
+        client = Client(cluster, timeout=_REACH_S)
+    except (OSError, ValueError) as error:
+        raise NoCluster("no Dask scheduler answers", where=cluster, remedy=remedy) from error
+    try:
+        try:
+            client.wait_for_workers(1, timeout=_REACH_S)
+        except TimeoutError as error:
+            raise NoCluster("the scheduler has no workers", where=cluster, remedy=remedy) from error
+        yield client
+    finally:
+        _close(client)
+
+
+class _InProcess:
+    """Works at once, in the caller's thread, so that Ctrl-C stops it at once."""
+
+    jobs = 1
+
+    def submit(self, work: Callable[[T], R], item: T) -> Future[R]:
+        future: Future[R] = Future()
+        with _Captured(future):
+            future.set_result(work(item))
+        return future
+
+    def wait_any(self, futures: Sequence[Future[R]]) -> list[Future[R]]:
+        return list(futures)
+
+    def death(self, error: BaseException) -> bool:
+        return False
+
+
+class _Captured:
+    """Hands an exception over to a future; a request to stop is let through."""
+
+    def __init__(self, future: Future[Any]) -> None:
+        self._future = future
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        self._future.set_exception(error)
+        return True
+
+
+class _OnDask:
+    def __init__(self, client: Any, jobs: int) -> None:
+        self._client = client
+        self.jobs = jobs
+
+    def submit(self, work: Callable[[T], R], item: T) -> Future[R]:
+        import cloudpickle
+
+        # Unpacked within the task: what a worker cannot import is then that task's error, and
+        # not the end of the worker.
+        packed = cloudpickle.dumps((work, item))
+        future: Future[R] = self._client.submit(_unpack_and_work, packed, pure=False)
+        return future
+
+    def wait_any(self, futures: Sequence[Future[R]]) -> list[Future[R]]:
+        from distributed import wait
+
+        return list(wait(list(futures), return_when="FIRST_COMPLETED").done)
+
+    def death(self, error: BaseException) -> bool:
+        from distributed.scheduler import KilledWorker
+
+        return isinstance(error, KilledWorker)
+
+
+def _unpack_and_work(packed: bytes) -> Any:
+    import cloudpickle
+
+    work, item = cloudpickle.loads(packed)
+    return work(item)
