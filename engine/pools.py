@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
@@ -17,6 +18,12 @@ R = TypeVar("R")
 
 _REACH_S = 10
 """How long a scheduler, and its first worker, are waited for."""
+
+_LOOK_S = 20
+"""How often is looked, while work is waited for, whether anybody is left to do it."""
+
+_WITHOUT_WORKERS_S = 120
+"""How long a pool may be without a worker: on a busy machine one takes a minute to start."""
 
 _ONE_THREAD = dict.fromkeys(
     (
@@ -77,11 +84,13 @@ def open_pool(jobs: int = 1, *, cluster: str | None = None) -> Iterator[Pool]:
     Raises
     ------
     NoCluster
-        There is no scheduler at the address, or it has no workers.
+        There is no scheduler at the address, or it has no workers; or, while work is waited for,
+        all workers are gone and none comes back.
     """
     if cluster is not None:
         with _client_of(cluster) as client:
-            yield _OnDask(client, sum(client.nthreads().values()))
+            remedy = "Start workers and run it again: it goes on from what is done"
+            yield _OnDask(client, sum(client.nthreads().values()), cluster, remedy)
         return
     if jobs <= 1:
         yield _InProcess()
@@ -97,6 +106,8 @@ def open_pool(jobs: int = 1, *, cluster: str | None = None) -> Iterator[Pool]:
         # Until a worker has started: on a busy machine that is more than Dask's half a minute.
         "distributed.comm.timeouts.connect": "120s",
         "distributed.worker.memory.spill": False,
+        # By Dask's 15 s, a worker that is slow to start would never be replaced.
+        "distributed.deploy.lost-worker-timeout": f"{_WITHOUT_WORKERS_S}s",
         "distributed.nanny.pre-spawn-environ": {**_ONE_THREAD, **_KEEP_FREED},
     }
     with dask.config.set(settings), ExitStack() as stack:
@@ -112,7 +123,8 @@ def open_pool(jobs: int = 1, *, cluster: str | None = None) -> Iterator[Pool]:
         stack.callback(_close, local)
         client = Client(local)
         stack.callback(_close, client)
-        yield _OnDask(client, jobs)
+        remedy = "Run it again with fewer --jobs, so with more memory each: it goes on from there"
+        yield _OnDask(client, jobs, f"--jobs {jobs}", remedy)
 
 
 def _close(part: Any) -> None:
@@ -180,9 +192,12 @@ class _Captured:
 
 
 class _OnDask:
-    def __init__(self, client: Any, jobs: int) -> None:
+    def __init__(self, client: Any, jobs: int, where: str, remedy: str) -> None:
         self._client = client
         self.jobs = jobs
+        self._where = where
+        self._remedy = remedy
+        self._empty_since_s: float | None = None
 
     def submit(self, work: Callable[[T], R], item: T) -> Future[R]:
         import cloudpickle
@@ -196,7 +211,31 @@ class _OnDask:
     def wait_any(self, futures: Sequence[Future[R]]) -> list[Future[R]]:
         from distributed import wait
 
-        return list(wait(list(futures), return_when="FIRST_COMPLETED").done)
+        while True:
+            with suppress(TimeoutError):
+                ended = wait(list(futures), timeout=_LOOK_S, return_when="FIRST_COMPLETED")
+                return list(ended.done)
+            self._require_workers()
+
+    def _require_workers(self) -> None:
+        """Dask waits for ever for a worker: one that dies as it starts is not replaced."""
+        now_s = time.monotonic()
+        if self._has_workers():
+            self._empty_since_s = None
+        elif self._empty_since_s is None:
+            self._empty_since_s = now_s
+        elif now_s - self._empty_since_s >= _WITHOUT_WORKERS_S:
+            raise NoCluster(
+                f"all workers are gone, and none has come back for {_WITHOUT_WORKERS_S} s",
+                where=self._where,
+                remedy=self._remedy,
+            )
+
+    def _has_workers(self) -> bool:
+        try:
+            return bool(self._client.nthreads())
+        except OSError:  # The scheduler does not answer: it may come back, as workers may.
+            return False
 
     def death(self, error: BaseException) -> bool:
         from distributed.scheduler import KilledWorker

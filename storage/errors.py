@@ -227,6 +227,6 @@ class WorkerDied(MicrotomeError):
 
 
 class NoCluster(MicrotomeError):
-    """The Dask scheduler that was named cannot be reached, or has no workers."""
+    """The Dask scheduler that was named cannot be reached, or no worker is there, or left."""
 
     reason = "no_cluster"

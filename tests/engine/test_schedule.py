@@ -13,9 +13,9 @@ from pathlib import Path
 import cloudpickle
 import pytest
 
-from microtome.engine import memory
+from microtome.engine import memory, pools
 from microtome.engine.schedule import Outcome, Pool, Skipped, open_pool, run_items
-from microtome.storage.errors import NoTissue, TruncatedFile, UnwritableOutput
+from microtome.storage.errors import NoCluster, NoTissue, TruncatedFile, UnwritableOutput
 from microtome.storage.ledger import Ledger, read_ledger
 
 # The workers cannot import this file by name.
@@ -205,6 +205,23 @@ def once_killed(flag: str) -> str:
 def test_a_worker_killed_from_outside_costs_nothing(two_processes: Pool, tmp_path: Path) -> None:
     (outcome,) = run_items([str(tmp_path / "flag")], once_killed, pool=two_processes)
     assert (outcome.state, outcome.value) == ("done", "survived")
+
+
+def test_when_no_worker_is_left_and_none_comes_back_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dask replaces a worker that died, but not one that dies as it starts."""
+    monkeypatch.setattr(pools, "_LOOK_S", 0.3)
+    monkeypatch.setattr(pools, "_WITHOUT_WORKERS_S", 1)
+    told: list[Outcome[int]] = []
+    with open_pool(2) as pool:
+        deadly = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n"
+        (tmp_path / "distributed.py").write_text(deadly)
+        monkeypatch.syspath_prepend(tmp_path)
+        for _ in range(2):
+            with pytest.raises(NoCluster, match=r"--jobs 2: all workers are gone.*Run it again"):
+                run_items([3, 3], suicidal, pool=pool, on_done=told.append)
+    assert told == []
 
 
 class Awkward(Exception):
