@@ -1,4 +1,4 @@
-"""Fixtures that tests of scans share."""
+"""Fixtures that tests of slides, or of scans, share."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
+from products import done
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from microtome.engine.ingest import ingest_slide
 
 SliceWriter = Callable[..., Path]
 
@@ -55,3 +59,36 @@ def _write_slices(
             change(k, data)
         data.save_as(folder / f"{prefix}{k * 7 % 101:03}.dcm", enforce_file_format=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def slide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiled, lossless slide of 36 MPix that is not a round number of anything."""
+    path = tmp_path_factory.mktemp("slide") / "case.tif"
+    draw = np.random.default_rng(0)
+    small = draw.integers(0, 256, (375, 401, 3), np.uint8)
+    pixels = np.kron(small, np.ones((16, 15, 1), np.uint8))[:, :6001]
+    tifffile.imwrite(
+        path,
+        pixels,
+        tile=(256, 256),
+        photometric="rgb",
+        compression="deflate",
+        resolution=(20_000, 20_000),
+        resolutionunit="CENTIMETER",
+    )
+    return path
+
+
+@pytest.fixture
+def reproducible(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal products are equal to the byte: the time of making is told."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+
+
+@pytest.fixture(scope="session")
+def undisturbed(slide: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That slide, ingested at one go."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+        return done(ingest_slide(slide, tmp_path_factory.mktemp("undisturbed"))).path

@@ -18,9 +18,10 @@ import tifffile
 import yaozarrs
 import zarr
 from ome_zarr_models.v05 import Image
+from products import done, files_of
 from pydicom.encaps import encapsulate, generate_frames
 
-from microtome.engine.ingest import Ingested, ingest_slide
+from microtome.engine.ingest import ingest_slide
 from microtome.engine.schedule import Skipped, open_pool
 from microtome.engine.slides import open_slide
 from microtome.storage.commit import read_commit
@@ -64,19 +65,8 @@ def thirds(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def done(result: Ingested | Skipped[Ingested]) -> Ingested:
-    assert isinstance(result, Ingested)
-    return result
-
-
 def archived(path: Path, out: Path, **options: object) -> Path:
     return done(ingest_slide(path, out, profile="archive", **options)).path
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {
-        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
-    }
 
 
 def scan(stream: bytes) -> bytes:

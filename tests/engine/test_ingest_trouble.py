@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from products import files_of
 
 from microtome.engine.extras import Extras
 from microtome.engine.ingest import Ingested, ingest_slide
@@ -61,12 +62,6 @@ def undisturbed(
         made = ingest_slide(slide, tmp_path_factory.mktemp("undisturbed"), **asked)
     assert isinstance(made, Ingested)
     return files_of(made.path)
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {
-        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
-    }
 
 
 def room_kib(files: dict[str, bytes]) -> int:

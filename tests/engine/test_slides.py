@@ -1,9 +1,7 @@
-"""Slides are read exactly, by every reader, or refused by name."""
+"""Slides are read exactly, by every reader."""
 
 from __future__ import annotations
 
-import shutil
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,30 +11,15 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from slide_files import BOXES, DICOM, DICOM_PYRAMID, KIDNEY, OME, SVS, whole
 
-from microtome.doctor import examine
-from microtome.engine.slides import open_slide, registry
+from microtome.engine.slides import open_slide
 from microtome.engine.slides.base import Bounds, Slide, downsample
 from microtome.engine.slides.openslide_reader import _bounds, _over_white
 from microtome.engine.slides.tifffile_reader import TiffSlide
 from microtome.storage.errors import (
-    BadResolution,
-    EmptyFile,
-    InputError,
-    MicrotomeError,
-    MissingDependency,
-    MissingFile,
-    NoResolution,
-    TruncatedFile,
     UnreadableFile,
 )
-
-SVS = "slides/aperio/CMU-1-Small-Region.svs"
-OME = "slides/derived/CMU-1-Small-Region.ome.tif"
-DICOM = "slides/derived/CMU-1-Small-Region_dicom_exact"
-DICOM_PYRAMID = "slides/derived/CMU-1-Small-Region_dicom_pyramid"
-BOXES = "slides/synthetic/boxes.tiff"
-KIDNEY = "slides/plain/kidney-48-5.tif"
 
 OPENINGS = [
     ("tifffile", SVS),
@@ -56,11 +39,6 @@ def slide(request: pytest.FixtureRequest, shared_data: Path):
     reader, file = request.param
     with open_slide(shared_data / file, reader=reader) as opened:
         yield opened
-
-
-def whole(slide: Slide, level: int = 0) -> np.ndarray:
-    size = slide.info.levels[level]
-    return slide.read(level, 0, 0, size.height_px, size.width_px)
 
 
 def by_pillow(path: Path, frame: int = 0) -> np.ndarray:
@@ -425,228 +403,3 @@ class TestTiff:
         tifffile.imwrite(path, pixels, tile=(32, 32), **options)
         with pytest.raises(UnreadableFile, match=why):
             open_slide(path)
-
-
-class TestBadFiles:
-    @pytest.mark.parametrize(
-        "file", ["unopenable.tiff", "unreadable.svs", "broken.svs", "broken-html.svs"]
-    )
-    @pytest.mark.parametrize("reader", [None, "tifffile", "openslide"])
-    def test_each_is_unreadable_and_says_which_file(self, shared_data, file, reader):
-        path = shared_data / "slides/bad" / file
-        with (
-            pytest.raises(UnreadableFile, match=file),
-            open_slide(path, reader=reader) as slide,
-        ):
-            whole(slide)
-
-    @pytest.mark.parametrize("file", [DICOM, DICOM + "/level0.dcm", "slides/bad/broken.svs"])
-    @pytest.mark.parametrize(("reader", "why"), [("tifffile", "not a TIFF"), ("picture", "PNG")])
-    def test_a_reader_that_is_not_for_the_file_says_so(self, shared_data, file, reader, why):
-        with pytest.raises(UnreadableFile, match=why):
-            open_slide(shared_data / file, reader=reader)
-
-    def test_missing_and_empty_and_unknown_are_told_apart(self, tmp_path, shared_data):
-        with pytest.raises(MissingFile):
-            open_slide(tmp_path / "none.svs")
-        (tmp_path / "empty.svs").touch()
-        with pytest.raises(EmptyFile):
-            open_slide(tmp_path / "empty.svs")
-        with pytest.raises(UnreadableFile, match="no reader"):
-            open_slide(shared_data / "slides/SOURCE.md")
-        with pytest.raises(UnreadableFile, match="no reader"):
-            open_slide(tmp_path)
-        with pytest.raises(InputError, match=r"tifffile, .*openslide, .*picture"):
-            open_slide(shared_data / SVS, reader="crystal-ball")
-
-    @pytest.mark.parametrize("file", [SVS, OME, BOXES, KIDNEY])
-    @pytest.mark.parametrize("kept", [4, 8, 200, 0.25, 0.5, 0.75, 0.9, 0.99, -1000, -1])
-    def test_a_truncated_tiff_is_noticed_at_open(self, shared_data, tmp_path, file, kept):
-        data = (shared_data / file).read_bytes()
-        size = int(len(data) * kept) if isinstance(kept, float) else kept
-        path = tmp_path / Path(file).name
-        path.write_bytes(data[:size])
-        with pytest.raises(TruncatedFile, match="ends before"):
-            open_slide(path)
-
-    def test_a_truncated_dicom_is_an_error_at_open_or_read(self, shared_data, tmp_path):
-        data = (shared_data / DICOM / "level0.dcm").read_bytes()
-        path = tmp_path / "cut.dcm"
-        for share in (0.1, 0.5, 0.95):
-            path.write_bytes(data[: int(len(data) * share)])
-            with pytest.raises(UnreadableFile), open_slide(path) as slide:
-                whole(slide)
-
-    @pytest.mark.parametrize("reader", ["tifffile", "openslide"])
-    def test_a_bad_tile_is_an_error_each_time_and_the_others_stay_readable(
-        self, shared_data, tmp_path, reader
-    ):
-        path = tmp_path / "one-bad-tile.svs"
-        shutil.copy(shared_data / SVS, path)
-        with tifffile.TiffFile(path) as tif:
-            page = tif.pages.first
-            offset, size = page.dataoffsets[5 * 10 + 5], page.databytecounts[5 * 10 + 5]
-        with path.open("r+b") as file:
-            file.seek(offset)
-            file.write(bytes(size))
-        with open_slide(path, reader=reader) as slide, open_slide(shared_data / SVS) as good:
-            for _ in range(2):
-                with pytest.raises(UnreadableFile, match="level 0"):
-                    slide.read(0, 1200, 1200, 240, 240)
-                np.testing.assert_array_equal(
-                    slide.read(0, 0, 0, 240, 480), good.read(0, 0, 0, 240, 480)
-                )
-
-    def test_the_bad_tile_is_named(self, shared_data, tmp_path):
-        path = tmp_path / "cut-tile.svs"
-        shutil.copy(shared_data / SVS, path)
-        with tifffile.TiffFile(path, mode="r+") as tif:
-            counts = tif.pages.first.tags[325]
-            counts.overwrite([n // 2 if i == 57 else n for i, n in enumerate(counts.value)])
-        with open_slide(path) as slide, pytest.raises(UnreadableFile, match=r"tile \(5, 7\)"):
-            slide.read(0, 1200, 1680, 10, 10)
-
-    def test_damaged_headers_end_in_a_reading_or_a_named_error(self, shared_data, tmp_path):
-        rng = np.random.default_rng(3)
-        data = (shared_data / BOXES).read_bytes()
-        outcomes = set()
-        for _ in range(60):
-            damaged = bytearray(data)
-            for at in rng.integers(0, len(data), 20):
-                damaged[at] = rng.integers(0, 256)
-            path = tmp_path / "damaged.tif"
-            path.write_bytes(damaged)
-            try:
-                with open_slide(path) as slide:
-                    slide.read(0, 0, 0, 64, 64)
-                outcomes.add("read")
-            except MicrotomeError as error:
-                outcomes.add(type(error).__name__)
-        assert "UnreadableFile" in outcomes
-
-    def test_a_folder_of_two_slides_says_which_there_are(self, shared_data, tmp_path):
-        shutil.copy(shared_data / DICOM / "level0.dcm", tmp_path / "a.dcm")
-        shutil.copy(shared_data / "slides/synthetic/boxes_0.dcm", tmp_path / "b.dcm")
-        with pytest.raises(UnreadableFile, match=r"2 slides.*a\.dcm, b\.dcm"):
-            open_slide(tmp_path)
-
-
-class TestRegistry:
-    def test_tiff_goes_to_its_own_tiles_and_the_rest_to_openslide(self, shared_data):
-        for file, backend in [(SVS, "tifffile"), (OME, "tifffile"), (DICOM, "openslide")]:
-            assert registry.find_reader(shared_data / file).name == backend
-
-    def test_dicom_with_a_tiffs_preamble_is_dicom(self, shared_data, tmp_path):
-        data = (shared_data / DICOM / "level0.dcm").read_bytes()
-        path = tmp_path / "both.dcm"
-        path.write_bytes(b"II*\0" + data[4:])
-        with open_slide(path) as slide, open_slide(shared_data / SVS) as svs:
-            assert slide.info.vendor == "dicom"
-            np.testing.assert_array_equal(whole(slide), whole(svs))
-
-    def test_content_decides_not_the_name(self, shared_data, tmp_path):
-        path = tmp_path / "slide.txt"
-        shutil.copy(shared_data / SVS, path)
-        with open_slide(path) as slide:
-            assert slide.info.vendor == "aperio"
-
-    def test_another_package_adds_a_reader(self, shared_data, tmp_path, monkeypatch):
-        (tmp_path / "guest.py").write_text(
-            "from microtome.engine.slides.registry import BUILT_IN, Reader\n"
-            "from dataclasses import replace\n"
-            "READER = replace(BUILT_IN[0], name='guest', priority=99)\n"
-        )
-        info = tmp_path / "guest-1.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: guest\nVersion: 1\n")
-        (info / "entry_points.txt").write_text("[microtome.readers]\nguest = guest:READER\n")
-        monkeypatch.syspath_prepend(tmp_path)
-        registry.readers.cache_clear()
-        try:
-            assert registry.find_reader(shared_data / SVS).name == "guest"
-        finally:
-            registry.readers.cache_clear()
-
-    @pytest.mark.parametrize("value", ["nowhere_at_all:READER", "guest:NOTHING", "guest:NO_READER"])
-    def test_one_that_does_not_import_is_named(self, shared_data, tmp_path, monkeypatch, value):
-        (tmp_path / "guest.py").write_text("NO_READER = 7\n")
-        info = tmp_path / "guest-1.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: guest\nVersion: 1\n")
-        (info / "entry_points.txt").write_text(f"[microtome.readers]\nguest = {value}\n")
-        monkeypatch.syspath_prepend(tmp_path)
-        monkeypatch.delitem(sys.modules, "guest", raising=False)
-        registry.readers.cache_clear()
-        try:
-            with pytest.raises(MissingDependency, match=f"guest .{value}"):
-                open_slide(shared_data / SVS)
-            broken = [check for check in examine() if check.state == "broken"]
-            assert value in next(check.found for check in broken if "reader" in check.name)
-        finally:
-            registry.readers.cache_clear()
-
-    def test_the_doctor_lists_them_in_order(self):
-        listed = [check.name for check in examine() if check.name.startswith("reader ")]
-        assert listed == [f"reader {reader.name}" for reader in registry.readers()]
-        assert listed[0] == "reader tifffile"
-
-
-class TestResolutionOfFiles:
-    @pytest.mark.parametrize(
-        ("file", "mpp", "source"),
-        [
-            (SVS, (0.499, 0.499), "aperio.MPP"),
-            (OME, (0.499, 0.499), "OME PhysicalSizeX"),
-            (DICOM, (0.499, 0.499), "openslide.mpp-x"),
-            (
-                "slides/dicom/multi_frame_jpeg_camelyon_challenge_image.dcm",
-                (28.968, 28.969),
-                "openslide.mpp-x",
-            ),
-            (KIDNEY, None, None),
-        ],
-    )
-    def test_is_found_and_its_place_is_told(self, shared_data, file, mpp, source):
-        with open_slide(shared_data / file) as slide:
-            assert slide.info.mpp == (None if mpp is None else pytest.approx(mpp))
-            assert slide.info.mpp_source == source
-
-    @pytest.mark.parametrize("reader", ["tifffile", "openslide"])
-    def test_a_screen_default_of_72_dpi_is_told_and_not_used(self, shared_data, reader):
-        with open_slide(shared_data / BOXES, reader=reader) as slide:
-            assert slide.info.mpp is None
-            assert "72 dpi" in slide.info.mpp_refused[0]
-
-    @pytest.mark.parametrize("reader", ["tifffile", "openslide"])
-    def test_the_users_value_wins(self, shared_data, reader):
-        with open_slide(shared_data / SVS, mpp=0.25, reader=reader) as slide:
-            assert slide.info.mpp == (0.25, 0.25)
-            assert slide.info.mpp_source == "--slide-mpp"
-
-    @pytest.mark.parametrize("reader", ["tifffile", "openslide"])
-    def test_the_objective_power_stands_in_only_where_it_is_asked_to(self, tmp_path, reader):
-        path = tmp_path / "a.svs"
-        about = "Aperio Image Library v11\n512x512 (256x256)|AppMag = 40"
-        pixels = np.full((512, 512, 3), 200, np.uint8)
-        tifffile.imwrite(path, pixels, tile=(256, 256), description=about, metadata=None)
-        with open_slide(path, reader=reader) as slide:
-            assert (slide.info.mpp, slide.info.objective_power) == (None, 40)
-        with open_slide(path, mpp="objective", reader=reader) as slide:
-            assert slide.info.mpp == (0.25, 0.25)
-            assert slide.info.mpp_source.startswith("objective power 40, as asked")
-
-    def test_a_stated_pixel_size_goes_before_the_power(self, shared_data):
-        with open_slide(shared_data / SVS, mpp="objective") as slide:
-            assert slide.info.mpp == (0.499, 0.499)
-            assert slide.info.mpp_source == "aperio.MPP"
-
-    def test_without_a_power_nothing_stands_in(self, shared_data):
-        with pytest.raises(NoResolution, match="nor an objective power"):
-            open_slide(shared_data / BOXES, mpp="objective")
-        with pytest.raises(BadResolution, match="'20x' is no pixel size"):
-            open_slide(shared_data / BOXES, mpp="20x")
-
-    @pytest.mark.parametrize("mpp", [0.0, -1.0, float("nan"), float("inf"), 1000.0])
-    def test_a_value_that_cannot_be_is_refused_even_from_the_user(self, shared_data, mpp):
-        with pytest.raises(BadResolution, match="cannot be a pixel size"):
-            open_slide(shared_data / SVS, mpp=mpp)

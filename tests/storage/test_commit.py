@@ -1,25 +1,19 @@
-"""Products are whole or absent, never mixed, and one run at a time writes one of them."""
+"""Products are whole or absent, and never mixed."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import pickle
-import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from products import KEY, hidden, make
 
-from microtome.storage import claims
 from microtome.storage import files as storage_files
-from microtome.storage.claims import claim
 from microtome.storage.commit import (
     RECORD,
     file_identity,
@@ -33,20 +27,13 @@ from microtome.storage.errors import (
     BadProduct,
     MicrotomeError,
     MissingFile,
-    OutputBusy,
     StaleProduct,
     TruncatedFile,
     UnwritableOutput,
 )
 from microtome.storage.files import new_file, remove_strays, writable, write_bytes
 
-KEY = product_key(input="a")
 OTHER = product_key(input="b")
-
-
-def make(path: Path, key: str = KEY, *, text: str = "content", **options: bool) -> None:
-    with new_product(path, kind="thing", key=key, about={"n": 1}, **options) as folder:
-        (folder / "part").write_text(text)
 
 
 def fail_while_making(
@@ -56,10 +43,6 @@ def fail_while_making(
         for name, text in files.items():
             (folder / name).write_text(text)
         raise error
-
-
-def hidden(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir() if p.name.startswith("."))
 
 
 # --- keys and identities
@@ -277,131 +260,6 @@ def test_cleaning_up_spares_neighbours_with_similar_names(tmp_path: Path) -> Non
     assert hidden(tmp_path) == before
 
 
-# --- claims
-
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from microtome.storage.claims import claim
-with claim(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def holder(path: Path) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    with process.stdout:
-        assert process.stdout.readline() == "held\n"
-    return process
-
-
-def test_a_living_run_keeps_others_out_and_a_killed_one_does_not(tmp_path: Path) -> None:
-    process = holder(tmp_path / "x")
-    try:
-        with pytest.raises(OutputBusy, match=str(process.pid)):
-            make(tmp_path / "x")
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert hidden(tmp_path) == [".x.lock"]
-    make(tmp_path / "x")
-    assert hidden(tmp_path) == []
-
-
-def test_one_process_cannot_claim_twice(tmp_path: Path) -> None:
-    with claim(tmp_path / "x"), pytest.raises(OutputBusy), claim(tmp_path / "x"):
-        pass
-    with claim(tmp_path / "x"):
-        pass
-
-
-def test_a_claim_of_another_host_stands(tmp_path: Path) -> None:
-    lock = tmp_path / ".x.lock"
-    lock.write_text(json.dumps({"host": "elsewhere.example", "pid": os.getpid()}))
-    with pytest.raises(OutputBusy, match=r"elsewhere\.example.*delete"), claim(tmp_path / "x"):
-        pass
-    assert lock.exists()
-
-
-def race(path: Path, contenders: int) -> list[bool]:
-    """Who got the claim, when all try at once and the winner holds on until all have tried."""
-    start, done = threading.Barrier(contenders), threading.Barrier(contenders)
-    got: list[bool] = []
-
-    def contend() -> None:
-        start.wait()
-        try:
-            with claim(path):
-                got.append(True)
-                done.wait()
-        except OutputBusy:
-            got.append(False)
-            done.wait()
-
-    threads = [threading.Thread(target=contend) for _ in range(contenders)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return got
-
-
-def test_of_many_that_find_a_dead_claim_exactly_one_gets_it(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", ""]) as process:
-        process.wait()
-    for trial in range(20):
-        lock = tmp_path / f".x{trial}.lock"
-        lock.write_text(json.dumps({"host": os.uname().nodename, "pid": process.pid}))
-        assert sorted(race(tmp_path / f"x{trial}", 8)) == [False] * 7 + [True]
-
-
-def test_a_claim_taken_while_the_dead_one_was_looked_at_stands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lock = tmp_path / ".x.lock"
-    lock.write_text(json.dumps({"host": os.uname().nodename, "pid": 1}))
-    real, taken = claims._owner, []
-
-    def overtaken(descriptor: int) -> tuple[str, int]:
-        if not taken:
-            lock.unlink()
-            taken.append(claims._take(lock))
-        return real(descriptor)
-
-    monkeypatch.setattr(claims, "_owner", overtaken)
-    with pytest.raises(OutputBusy), claim(tmp_path / "x"):
-        pass
-    assert lock.exists()
-    os.close(taken[0])
-
-
-def test_a_claim_that_was_deleted_by_hand_does_not_take_another_along(tmp_path: Path) -> None:
-    with claim(tmp_path / "x"):
-        (tmp_path / ".x.lock").unlink()
-        other = claims._take(tmp_path / ".x.lock")
-    assert other is not None
-    with pytest.raises(OutputBusy), claim(tmp_path / "x"):
-        pass
-    os.close(other)
-
-
-def test_without_hard_links_claims_still_exclude(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EPERM, "no hard links on this file system")
-
-    monkeypatch.setattr("microtome.storage.claims.os.link", refuse)
-    with claim(tmp_path / "x"), pytest.raises(OutputBusy), claim(tmp_path / "x"):
-        pass
-    assert list(tmp_path.iterdir()) == []
-
-
 # --- what the operating system refuses
 
 
@@ -487,20 +345,3 @@ def test_named_errors_survive_the_way_between_processes() -> None:
     back = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
     assert isinstance(back, MicrotomeError)
     assert (type(back), str(back), back.state) == (TruncatedFile, str(error), "rejected")
-
-
-def test_what_killed_claimants_left_is_swept_away_and_what_living_ones_made_is_not(tmp_path):
-    dead, living, unborn = (tmp_path / f".x.lock.{name * 12}.tmp" for name in "abc")
-    # Killed before it had written who it is.
-    unborn.touch()
-    child = os.fork()
-    if child == 0:
-        os.close(claims._locked_file(dead))
-        os._exit(0)
-    os.waitpid(child, 0)
-    mine = claims._locked_file(living)
-    with claims.claim(tmp_path / "x"):
-        assert not dead.exists()
-        assert not unborn.exists()
-        assert living.exists()
-    os.close(mine)

@@ -15,6 +15,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ome_zarr_models.v05 import Image, ImageLabel
+from products import files_of
 
 from microtome.storage import ngff
 from microtome.storage.commit import new_product
@@ -48,12 +49,6 @@ def stored(path: Path, pixels: np.ndarray, **plan: int) -> StoredSlide:
     with new_product(path, kind=KIND, key="k", about=about) as folder:
         write(Pyramid(*pixels.shape[:2], **(plan or SMALL)), folder, pixels, random.Random(0))
     return open_stored_slide(path)
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {
-        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
-    }
 
 
 def averaged(pixels: np.ndarray) -> np.ndarray:
