@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol, Self, runtime_checkable
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +98,34 @@ class ThreadedEncoder(Encoder, Protocol):
     def is_threaded(self) -> bool:
         """True, and there for its name alone."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkEncoder:
+    """What encoders have in common that are a trained network, the same for every slide.
+
+    Attributes
+    ----------
+    name, version, tile_px, mpp, dim, licence
+        See :class:`Encoder`.
+    mean, std
+        Per channel of RGB in 0 … 1: what the network was trained with.
+    """
+
+    name: str
+    version: str
+    tile_px: int
+    mpp: float
+    dim: int
+    licence: str = "not stated"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    feature_names: ClassVar[tuple[str, ...]] = ()
+    sample_tiles: ClassVar[int] = 0
+
+    def for_slide(self, tiles: Tiles) -> Self:
+        """The encoder itself: nothing of it depends on the slide."""
+        return self
 
 
 def check_tiles(tiles: Tiles, tile_px: int, encoder: str) -> None:

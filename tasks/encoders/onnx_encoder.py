@@ -9,12 +9,12 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any
 
 import numpy as np
 
 from ...storage.errors import BadModel, MissingDependency
-from .base import BATCH_TILES, Features, Tiles, check_tiles
+from .base import BATCH_TILES, Features, NetworkEncoder, Tiles, check_tiles
 from .torch_encoder import DEFAULT_MPP, first_line, require_file
 
 SUFFIX = ".onnx"
@@ -29,7 +29,7 @@ _LOCATION = re.compile(rb"\n\x08location\x12([\x01-\x7f])")
 
 
 @dataclass(frozen=True)
-class OnnxEncoder:
+class OnnxEncoder(NetworkEncoder):
     """A graph of ONNX as an encoder.
 
     Attributes
@@ -42,8 +42,6 @@ class OnnxEncoder:
         How many tiles the graph is given at once, filled up with blank ones; None for any number.
     version
         Digest of the file, and of the files of weights that it names.
-    mean, std
-        Per channel of RGB in 0 … 1: what the graph was trained with.
     """
 
     session: Any
@@ -51,20 +49,6 @@ class OnnxEncoder:
     output_name: str
     dtype: str
     batch_tiles: int | None
-    name: str
-    version: str
-    tile_px: int
-    mpp: float
-    dim: int
-    licence: str = "not stated"
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    feature_names: ClassVar[tuple[str, ...]] = ()
-    sample_tiles: ClassVar[int] = 0
-
-    def for_slide(self, tiles: Tiles) -> Self:
-        """The encoder itself: nothing of it depends on the slide."""
-        return self
 
     def encode(self, tiles: Tiles) -> Features:
         """See :class:`~microtome.tasks.encoders.base.Encoder`."""

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...storage.errors import BadModel, MissingDependency, MissingFile
-from .base import BATCH_TILES, Features, Tiles, check_tiles
+from .base import BATCH_TILES, Features, NetworkEncoder, Tiles, check_tiles
 from .torch_forward import Precision, forward
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _VERSION_DIGITS = 12
 
 
 @dataclass(frozen=True)
-class TorchEncoder:
+class TorchEncoder(NetworkEncoder):
     """A torch module as an encoder.
 
     Attributes
@@ -36,8 +36,6 @@ class TorchEncoder:
         float32 [b, 3, tile_px, tile_px] to [b, dim].
     version
         Digest of the weights: other weights are another encoder.
-    mean, std
-        Per channel of RGB in 0 … 1: what the module was trained with.
     device
         ``cpu``, ``cuda`` or ``cuda:1`` …
     precision
@@ -47,23 +45,9 @@ class TorchEncoder:
     """
 
     module: torch.nn.Module
-    name: str
-    version: str
-    tile_px: int
-    mpp: float
-    dim: int
-    licence: str
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     device: str = "cpu"
     precision: Precision = "fp32"
     is_compiled: bool = False
-    feature_names: ClassVar[tuple[str, ...]] = ()
-    sample_tiles: ClassVar[int] = 0
-
-    def for_slide(self, tiles: Tiles) -> Self:
-        """The encoder itself: nothing of it depends on the slide."""
-        return self
 
     def encode(self, tiles: Tiles) -> Features:
         """See :class:`~microtome.tasks.encoders.base.Encoder`."""
