@@ -7,14 +7,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..storage.connectomes import ConnectomeCohort
-from ..storage.errors import CohortError, MissingFile
+from ..storage.errors import CohortError
 from .design import Design
 from .matrices import Array
+from .subject_table import read_rows
 
 _SESSION = re.compile(r"(sub-[A-Za-z0-9]+)_ses-[A-Za-z0-9]+")
 
@@ -74,7 +74,7 @@ def read_people(table: Path, cohort: ConnectomeCohort, columns: Columns) -> Peop
     MissingFile, CohortError
         No such table or column, a value missing, an unknown group, sessions of one person.
     """
-    rows = _rows(table, columns)
+    rows = read_rows(table, columns.subject, columns.needed, person_option="--person")
     excluded: dict[str, str] = {}
     for subject in cohort.subjects:
         if subject not in rows:
@@ -117,37 +117,6 @@ def read_people(table: Path, cohort: ConnectomeCohort, columns: Columns) -> Peop
         _refuse_sessions(whole.names)
         return whole
     return _averaged(whole, [rows[s][columns.person] for s in kept])
-
-
-def _rows(table: Path, columns: Columns) -> dict[str, dict[str, str]]:
-    import pandas as pd
-
-    if not table.is_file():
-        raise MissingFile("no such table", where=table, remedy="Check the path")
-    separator = "\t" if table.suffix == ".tsv" else ","
-    try:
-        frame: Any = pd.read_csv(table, dtype=str, sep=separator).fillna("")
-    except (ValueError, UnicodeDecodeError) as error:
-        raise CohortError(
-            f"this table cannot be read ({error})", where=table, remedy="Give CSV or TSV, in UTF-8"
-        ) from error
-    for name in (columns.subject, *columns.needed):
-        if name not in frame.columns:
-            raise CohortError(
-                f"no column {name!r}",
-                where=table,
-                remedy=f"The table has: {', '.join(map(str, frame.columns))}",
-            )
-    records: list[dict[str, str]] = frame.map(str.strip).to_dict("records")
-    count = Counter(record[columns.subject] for record in records)
-    doubled = [name for name, n in count.items() if n > 1 and name]
-    if doubled:
-        raise CohortError(
-            f"subjects have several rows, as {doubled[0]!r}",
-            where=table,
-            remedy="Give each session a name of its own, and the person with --person",
-        )
-    return {record[columns.subject]: record for record in records}
 
 
 def _coded(columns: Sequence[Sequence[str]]) -> Array:

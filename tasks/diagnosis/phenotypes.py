@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...graphs.subject_table import read_rows
 from ...storage.errors import CohortError, LabelError, MissingFile
 from ..evaluation import some
 
@@ -41,6 +41,12 @@ class Columns:
     group: str | None = None
     site: str | None = None
     split: str | None = None
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Columns that the table must have, beside that of the subjects."""
+        named = (self.label, self.group, self.site, self.split)
+        return tuple(name for name in named if name is not None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +106,7 @@ def read_phenotypes(
     LabelError
         A label is missing, there is a single class, or there are more than two.
     """
-    rows = _rows_by_subject(table, columns)
+    rows = read_rows(table, columns.subject, columns.needed, person_option="--group")
     absent = [subject for subject in subjects if subject not in rows]
     if absent and (not drop_missing or len(absent) == len(subjects)):
         raise CohortError(
@@ -147,38 +153,6 @@ def file_key(table: Path) -> str:
     if not table.is_file():
         raise MissingFile("no such table", where=table, remedy="Check the path")
     return hashlib.sha256(table.read_bytes()).hexdigest()
-
-
-def _rows_by_subject(table: Path, columns: Columns) -> dict[str, dict[str, str]]:
-    import pandas as pd
-
-    if not table.is_file():
-        raise MissingFile("no such table", where=table, remedy="Check the path")
-    separator = "\t" if table.suffix == ".tsv" else ","
-    try:
-        frame: Any = pd.read_csv(table, dtype=str, sep=separator, keep_default_na=True).fillna("")
-    except (ValueError, UnicodeDecodeError) as error:
-        raise CohortError(
-            f"this table cannot be read ({error})", where=table, remedy="Give CSV or TSV, in UTF-8"
-        ) from error
-    wanted = (columns.label, columns.subject, columns.group, columns.site, columns.split)
-    for name in wanted:
-        if name is not None and name not in frame.columns:
-            raise CohortError(
-                f"no column {name!r}",
-                where=table,
-                remedy=f"The table has: {', '.join(map(str, frame.columns))}",
-            )
-    records: list[dict[str, str]] = frame.map(str.strip).to_dict("records")
-    count = Counter(record[columns.subject] for record in records)
-    doubled = [subject for subject, n in count.items() if n > 1 and subject]
-    if doubled:
-        raise CohortError(
-            f"subjects have several rows: {some(doubled)}",
-            where=table,
-            remedy="Give each session a row and a name of its own, and the person with --group",
-        )
-    return {record[columns.subject]: record for record in records}
 
 
 def _two_classes(
