@@ -16,16 +16,19 @@ from typing import Any
 import numpy as np
 import shapely
 from shapely.affinity import translate
+from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from .errors import BadGeometry, UnreadableFile
 from .polygons import repaired
-from .qupath import Annotation, Frame, PathClass
-from .qupath_check import DEPTH, Effect, Problem, is_nested, read_document
+from .qupath_check import DEPTH, Effect, Problem, is_nested, is_uuid, read_document
+from .qupath_objects import OBJECT_TYPES, Annotation, Frame, PathClass
 
 _NO_NUMBER = ("NaN", "Infinity", "-Infinity")
 _ELLIPSE_SEGMENTS = 64
 """Of a quarter; a polygon of so many sides lacks 0.01 % of the ellipse's area."""
+
+_AREAS = ("Polygon", "MultiPolygon")
 
 _FARTHEST_PX = 1e9
 """No slide reaches so far, and geometry there is beyond the precision of numbers."""
@@ -33,24 +36,15 @@ _FARTHEST_PX = 1e9
 
 @dataclass(frozen=True)
 class ReadAnnotation(Annotation):
-    """An object of QuPath that encloses an area.
+    """An object of QuPath.
 
     Attributes
     ----------
     feature
         Position in the file of the feature that it is, or lies in, from 0.
-    object_type
-        ``annotation``, ``detection``, ``tile``, ``cell``, ``tmaCore``.
-    is_locked
-        Whether its owner locked it.
-    nucleus
-        Of a cell: a Polygon or MultiPolygon in (x, y).
     """
 
     feature: int = 0
-    object_type: str = "annotation"
-    is_locked: bool = False
-    nucleus: BaseGeometry | None = None
 
 
 @dataclass(frozen=True)
@@ -60,15 +54,24 @@ class AnnotationFile:
     Attributes
     ----------
     annotations
-        In the order of the file; children follow the object that they lie in.
+        All that enclose an area, in the order of the file; children follow the object that they
+        lie in.
     problems
         ``lost``: what was left out, such as points and lines, which enclose nothing, and what
         lies outside of the slide. ``altered``: what was mended, such as rings that cross
         themselves.
+    others
+        Points and lines, which no label can be made of.
     """
 
     annotations: tuple[ReadAnnotation, ...]
     problems: tuple[Problem, ...]
+    others: tuple[ReadAnnotation, ...] = ()
+
+    @property
+    def objects(self) -> tuple[ReadAnnotation, ...]:
+        """All of them in the order of the file, to be written again."""
+        return tuple(sorted((*self.annotations, *self.others), key=lambda a: a.feature))
 
 
 def read_annotations(path: str | Path, *, frame: Frame) -> AnnotationFile:
@@ -110,7 +113,11 @@ def read_annotations(path: str | Path, *, frame: Frame) -> AnnotationFile:
             found = reader.read(part)
             annotations += [] if found is None else [found]
             problems += reader.problems
-    return AnnotationFile(tuple(annotations), tuple(problems))
+    return AnnotationFile(
+        tuple(a for a in annotations if a.geometry.geom_type in _AREAS),
+        tuple(problems),
+        tuple(a for a in annotations if a.geometry.geom_type not in _AREAS),
+    )
 
 
 def _origin(stated: Any, frame: Frame, path: Path) -> tuple[float, float]:
@@ -153,24 +160,31 @@ class _Reader:
         self.problems: list[Problem] = []
 
     def read(self, feature: Mapping[str, Any]) -> ReadAnnotation | None:
-        """The object; None where it encloses no area."""
+        """The object; None where nothing can be made of it."""
         geometry = self._area(feature.get("geometry"))
+        if geometry is None:
+            geometry = self._no_area(feature.get("geometry"))
         if geometry is None:
             return None
         properties = feature.get("properties")
         if not isinstance(properties, dict):
             properties = {}
         nucleus = feature.get("nucleusGeometry")
-        name = properties.get("name")
+        name, color = properties.get("name"), properties.get("color")
+        kind = self._object_type(properties)
         return ReadAnnotation(
             geometry=geometry,
             path_class=self._path_class(properties.get("classification")),
             name=name if isinstance(name, str) else "",
             measurements=self._measurements(properties.get("measurements")),
             feature=self._index,
-            object_type=_object_type(properties),
+            object_type=kind,
             is_locked=properties.get("isLocked") is True,
-            nucleus=None if nucleus is None else self._area(nucleus),
+            nucleus=None if nucleus is None or kind != "cell" else self._area(nucleus),
+            id=self._id if is_uuid(self._id) else "",
+            color=_color({"color": color, "colorRGB": color}),
+            is_ellipse=feature["geometry"].get("isEllipse") is True,
+            metadata=_texts(properties.get("metadata")),
         )
 
     def _note(self, rule: str, what: str, effect: Effect) -> None:
@@ -200,6 +214,24 @@ class _Reader:
         if geometry.get("isEllipse") is True:
             area = _ellipse(area)
         return self._valid(translate(area, *self._origin))
+
+    def _no_area(self, geometry: Any) -> BaseGeometry | None:
+        """A point or line on the slide, which was noted already."""
+        match geometry:
+            case {"type": "Point" | "MultiPoint" | "LineString" as kind, "coordinates": places}:
+                if not is_nested(places, DEPTH[kind]) or (kind == "LineString" and len(places) < 2):
+                    return None
+                found = shape({"type": kind, "coordinates": places})
+                moved = translate(shapely.force_2d(found), *self._origin)
+                return moved if moved.intersects(self._slide) else None
+        return None
+
+    def _object_type(self, properties: Mapping[str, Any]) -> str:
+        kind = _object_type(properties)
+        if kind in OBJECT_TYPES:
+            return kind
+        self._note("object-type", f"{kind!r} is no type of QuPath's: an annotation", "altered")
+        return "annotation"
 
     def _valid(self, area: BaseGeometry) -> BaseGeometry | None:
         far = np.abs(shapely.get_coordinates(area)).max() > _FARTHEST_PX
@@ -288,6 +320,12 @@ def _color(classification: Mapping[str, Any]) -> tuple[int, int, int] | None:
         case _:
             return None
     return color if all(0 <= part <= 255 for part in color) else None
+
+
+def _texts(stated: Any) -> dict[str, str]:
+    """QuPath keeps texts only, and so do we."""
+    items = stated.items() if isinstance(stated, dict) else ()
+    return {name: value for name, value in items if isinstance(value, str)}
 
 
 def _number(value: Any) -> float | None:

@@ -16,8 +16,8 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,7 +28,14 @@ from shapely.geometry.base import BaseGeometry
 
 from .commit import new_file, writable
 from .errors import BadGeometry, LabelError, UnwritableOutput
-from .polygons import fit
+from .polygons import fit, on_grid
+from .qupath_coarse import coarsen
+from .qupath_objects import Annotation, Frame, PathClass, Tiles
+
+__all__ = [
+    "MANY_OBJECTS", "SUFFIXES", "Annotation", "Export", "Frame", "PathClass", "Tiles",
+    "write_annotations", "write_tiles",
+]  # fmt: skip
 
 MANY_OBJECTS = 500_000
 """Above this, QuPath needs minutes and gigabytes to open a file."""
@@ -41,149 +48,23 @@ _CHUNK = 4096
 
 
 @dataclass(frozen=True)
-class PathClass:
-    """QuPath's classification: a name and a colour, which QuPath keeps to one per name.
-
-    Attributes
-    ----------
-    name
-        Not blank, one line. A colon makes QuPath derive a class from what stands before it.
-    color
-        (red, green, blue), 0 … 255. A class that the user's project already has keeps its own.
-        None leaves it to QuPath.
-    """
-
-    name: str
-    color: tuple[int, int, int] | None
-
-    def __post_init__(self) -> None:
-        if not self.name.strip() or "\n" in self.name:
-            raise LabelError(
-                f"{self.name!r} cannot name a class in QuPath",
-                remedy="Use a name of one line that is not blank",
-            )
-        if self.color is None:
-            return
-        if len(self.color) != 3 or not all(0 <= c <= 255 for c in self.color):
-            raise ValueError(f"class {self.name}: {self.color} is no RGB colour of 0 … 255")
-
-    def as_json(self) -> dict[str, Any]:
-        """The ``classification`` member of a feature."""
-        color = None if self.color is None else [int(c) for c in self.color]
-        return {"name": self.name, "color": color}
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Which image the coordinates of a file are for.
-
-    Attributes
-    ----------
-    slide_px
-        (height, width) of level 0.
-    bounds_px
-        (y, x, height, width) of the scanned area where the slide states one.
-    crop
-        True: the image as QuPath shows it, its origin at the bounds. False: the whole of level 0,
-        for slides that were imported into QuPath with ``--no-crop``.
-    """
-
-    slide_px: tuple[int, int]
-    bounds_px: tuple[int, int, int, int] | None = None
-    crop: bool = True
-
-    @property
-    def box_px(self) -> tuple[int, int, int, int]:
-        """(y, x, height, width) of the shown image within level 0."""
-        if self.crop and self.bounds_px is not None:
-            return self.bounds_px
-        return (0, 0, *self.slide_px)
-
-    def as_json(self) -> dict[str, Any]:
-        """What the file says of its coordinates; QuPath ignores it, a reader need not guess."""
-        y, x, height, width = self.box_px
-        return {
-            "coordinates": "level-0 pixels, x right, y down",
-            "origin": "bounds" if self.crop and self.bounds_px is not None else "slide",
-            "origin_px": {"x": x, "y": y},
-            "size_px": {"width": width, "height": height},
-            "slide_px": {"width": self.slide_px[1], "height": self.slide_px[0]},
-        }
-
-
-@dataclass(frozen=True)
-class Tiles:
-    """Tiles of one slide and what was measured of them.
-
-    Attributes
-    ----------
-    coords_px
-        int64 [n, 2]: (y, x) of the top left corners, in level-0 pixels of the whole image.
-    footprint_px
-        (y, x) extent of a tile in level-0 pixels.
-    measurements
-        [n] columns by name. A value that is not finite is left out of its tile, which QuPath then
-        does not paint. QuPath keeps 32-bit floats of a tile.
-    classes
-        The classes that ``class_index`` numbers.
-    class_index
-        int [n], -1 for a tile without a class; None where no tile has one.
-    """
-
-    coords_px: NDArray[np.int64]
-    footprint_px: tuple[float, float]
-    measurements: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    classes: tuple[PathClass, ...] = ()
-    class_index: NDArray[np.int64] | None = None
-
-    def __post_init__(self) -> None:
-        n = len(self.coords_px)
-        columns = [*self.measurements.values()]
-        if self.class_index is not None:
-            columns.append(self.class_index)
-        if self.coords_px.shape != (n, 2) or any(column.shape != (n,) for column in columns):
-            raise ValueError("tiles: coordinates, measurements and classes do not fit together")
-        if len({c.name for c in self.classes}) != len(self.classes):
-            raise ValueError("tiles: QuPath keeps one colour for a class; a name occurs twice")
-
-    def __len__(self) -> int:
-        return len(self.coords_px)
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """A region that a person may look at or edit.
-
-    Attributes
-    ----------
-    geometry
-        A shapely Polygon or MultiPolygon, holes allowed. In **(x, y)**, shapely's own order, in
-        level-0 pixels of the whole image.
-    path_class, name, measurements
-        What QuPath shows of it. Values that are not finite are left out.
-    """
-
-    geometry: BaseGeometry
-    path_class: PathClass | None = None
-    name: str = ""
-    measurements: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Export:
     """What was written.
 
     Attributes
     ----------
     objects
-        How many objects the file holds.
+        How many were written; of tiles without the regions beside them.
     outside
         How many were left out because nothing of them lies on the shown image.
+    coarsened
+        How many tiles a side were made one, because there were too many; 1 where none were.
     """
 
     path: Path
     objects: int
     outside: int
+    coarsened: int = 1
 
 
 def write_tiles(
@@ -194,6 +75,8 @@ def write_tiles(
     slide: str,
     kind: str,
     about: Mapping[str, str | int | float] | None = None,
+    regions: Sequence[Annotation] = (),
+    at_most: int | None = MANY_OBJECTS,
 ) -> Export:
     """Write tiles as QuPath tile objects, streamed: memory does not grow with their number.
 
@@ -211,6 +94,11 @@ def write_tiles(
         objects' UUIDs, so that a second export updates the objects of the first.
     about
         Written into the top-level ``metadata``.
+    regions
+        Annotations to go into the same file, after the tiles.
+    at_most
+        More tiles than this are coarsened (:func:`~.qupath_coarse.coarsen`), which
+        :attr:`Export.coarsened` and the file's ``metadata`` say; None writes them all.
 
     Raises
     ------
@@ -221,9 +109,14 @@ def write_tiles(
     """
     if len(np.unique(tiles.coords_px, axis=0)) != len(tiles):
         raise BadGeometry("two tiles lie at the same place", where=slide)
-    features = _tile_features(tiles, frame, f"{slide}|{kind}")
-    written = _write(path, frame, features, {"slide": slide, "kind": kind, **(about or {})})
-    return Export(path, written, len(tiles) - written)
+    shown, side = (tiles, 1) if at_most is None else coarsen(tiles, at_most)
+    key, facts = f"{slide}|{kind}", {"slide": slide, "kind": kind, **(about or {})}
+    if side > 1:
+        facts |= {"tiles": len(tiles), "coarsened": side}
+    beside = list(_features(regions, frame, key))
+    features = chain(_tile_features(shown, frame, key), beside)
+    written = _write(path, frame, features, facts) - len(beside)
+    return Export(path, written, len(shown) - written, side)
 
 
 def write_annotations(
@@ -235,17 +128,20 @@ def write_annotations(
     kind: str,
     about: Mapping[str, str | int | float] | None = None,
 ) -> Export:
-    """Write regions as QuPath annotations; parameters and errors as :func:`write_tiles`.
+    """Write annotations, detections and cells; parameters and errors as :func:`write_tiles`.
 
     Geometry is made valid (parts united, holes kept), clipped to the frame and put on QuPath's
-    grid; a region that vanishes on the way is counted in :attr:`Export.outside`.
+    grid; a region that vanishes on the way is counted in :attr:`Export.outside`. What has an id,
+    having come from QuPath, keeps its coordinates as they are where nothing is to be mended.
 
     Raises
     ------
     BadGeometry
-        A geometry that is no polygon, or has coordinates that are not finite.
+        A geometry that QuPath has no object for, or coordinates that are not finite.
+    LabelError
+        A class with two colours.
     """
-    features = _annotation_features(annotations, frame, f"{slide}|{kind}")
+    features = _features(annotations, frame, f"{slide}|{kind}")
     written = _write(path, frame, features, {"slide": slide, "kind": kind, **(about or {})})
     return Export(path, written, len(annotations) - written)
 
@@ -299,22 +195,86 @@ def _shortest(column: NDArray[Any]) -> NDArray[np.float64]:
     return values.astype("U32").astype(np.float64)
 
 
-def _annotation_features(
+def _features(
     annotations: Iterable[Annotation], frame: Frame, key: str
 ) -> Iterator[dict[str, Any]]:
+    colors: dict[str, tuple[int, int, int]] = {}
     for index, annotation in enumerate(annotations):
-        geometry = _geometry(fit(annotation.geometry, frame.box_px))
+        _require_one_color(annotation.path_class, colors)
+        geometry = _shown(annotation.geometry, frame, kept=bool(annotation.id))
         if geometry is None:
             continue
-        properties: dict[str, Any] = {"objectType": "annotation"}
-        if annotation.path_class is not None:
-            properties["classification"] = annotation.path_class.as_json()
-        if annotation.name:
-            properties["name"] = annotation.name
-        found = {n: float(v) for n, v in annotation.measurements.items() if np.isfinite(v)}
-        if found:
-            properties["measurements"] = found
-        yield _feature(f"{key}|{index}|{json.dumps(geometry)}", geometry, properties)
+        if annotation.is_ellipse:
+            geometry["isEllipse"] = True
+        identity = f"{key}|{index}|{json.dumps(geometry)}"
+        feature = _feature(identity, geometry, dict(_properties(annotation)))
+        if annotation.id:
+            feature["id"] = str(uuid.UUID(annotation.id))
+        if annotation.nucleus is not None:
+            nucleus = _shown(annotation.nucleus, frame, kept=bool(annotation.id))
+            feature |= {} if nucleus is None else {"nucleusGeometry": nucleus}
+        yield feature
+
+
+def _require_one_color(
+    path_class: PathClass | None, colors: dict[str, tuple[int, int, int]]
+) -> None:
+    if path_class is None or path_class.color is None:
+        return
+    if colors.setdefault(path_class.name, path_class.color) != path_class.color:
+        raise LabelError(
+            f"class {path_class.name!r} has two colours; QuPath keeps one for a class",
+            remedy="Give all objects of a class the same colour",
+        )
+
+
+def _properties(annotation: Annotation) -> Iterator[tuple[str, Any]]:
+    yield "objectType", annotation.object_type
+    if annotation.path_class is not None:
+        yield "classification", annotation.path_class.as_json()
+    if annotation.name:
+        yield "name", annotation.name
+    if annotation.color is not None:
+        yield "color", list(annotation.color)
+    if annotation.is_locked:
+        yield "isLocked", True
+    found = {n: float(v) for n, v in annotation.measurements.items() if np.isfinite(v)}
+    if found:
+        yield "measurements", found
+    if annotation.metadata:
+        yield "metadata", dict(annotation.metadata)
+
+
+def _shown(geometry: BaseGeometry, frame: Frame, *, kept: bool) -> dict[str, Any] | None:
+    """A geometry as the file has it; None where nothing of it is on the shown image.
+
+    ``kept`` leaves the order of its coordinates alone where nothing is to be mended.
+    """
+    y, x, height, width = frame.box_px
+    if geometry.geom_type not in _AREAS:
+        return _points_or_lines(geometry, frame)
+    if kept and geometry.is_valid:
+        moved = shapely.transform(geometry, lambda xy: np.round(xy - np.array([x, y]), 2))
+        inside = shapely.box(0, 0, width, height).covers(moved)
+        if inside and moved.is_valid and not on_grid(moved).is_empty:
+            return _geometry(moved)
+    return _geometry(fit(geometry, frame.box_px))
+
+
+def _points_or_lines(geometry: BaseGeometry, frame: Frame) -> dict[str, Any] | None:
+    coordinates = shapely.get_coordinates(geometry)
+    if geometry.geom_type not in _NO_AREAS or not np.isfinite(coordinates).all():
+        raise BadGeometry(f"QuPath has no object for a {geometry.geom_type} such as this")
+    y, x, height, width = frame.box_px
+    if not shapely.box(x, y, x + width, y + height).intersects(geometry):
+        return None
+    moved = shapely.transform(geometry, lambda xy: np.round(xy - np.array([x, y]), 2))
+    return json.loads(shapely.to_geojson(moved))  # type: ignore[no-any-return]
+
+
+_AREAS = ("Polygon", "MultiPolygon")
+# A MultiLineString is not among them: QuPath 0.5 to 0.7 cannot write one again.
+_NO_AREAS = ("Point", "MultiPoint", "LineString")
 
 
 def _geometry(geometry: BaseGeometry) -> dict[str, Any] | None:

@@ -220,7 +220,7 @@ def _check_id(feature: Mapping[str, Any], seen: _Seen) -> Iterator[Finding]:
     name = feature["id"]
     if name is None:
         yield "id", "null", "refused"
-    elif not _is_uuid(name):
+    elif not is_uuid(name):
         yield "id", f"{name!r} is no UUID; QuPath makes up another", "altered"
     elif name in seen.ids:
         yield "id-unique", "another feature has the same id", "altered"
@@ -228,7 +228,8 @@ def _check_id(feature: Mapping[str, Any], seen: _Seen) -> Iterator[Finding]:
         seen.ids.add(name)
 
 
-def _is_uuid(name: object) -> bool:
+def is_uuid(name: object) -> bool:
+    """Whether QuPath would keep this as an object's id."""
     try:
         return isinstance(name, str) and str(uuid.UUID(name)) == name.lower()
     except ValueError:

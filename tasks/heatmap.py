@@ -15,11 +15,20 @@ from ..engine.slides.base import Slide
 from ..storage.commit import writable, write_bytes
 from ..storage.errors import InputError, MissingFile, StaleProduct
 from ..storage.predictions import SlidePrediction
-from ..storage.qupath import MANY_OBJECTS, Export, Frame, PathClass, Tiles, write_tiles
+from ..storage.qupath import (
+    MANY_OBJECTS,
+    Annotation,
+    Export,
+    Frame,
+    PathClass,
+    Tiles,
+    write_tiles,
+)
 from ..storage.qupath_check import read_metadata
 from .overlay import Image, as_png, colour_table, colourise, with_colour_bar
 from .picture import MAX_PX, OPACITY, Canvas, Layers, blend, canvas_for, layers
 from .rasters import Outline, Tiled, rasterise
+from .top_tiles import top_regions
 
 
 def rank(values: NDArray[Any]) -> NDArray[np.float32]:
@@ -70,6 +79,7 @@ def export_qupath(
     kind: str = "score",
     crop: bool = True,
     about: Mapping[str, str | int | float] | None = None,
+    regions: Sequence[Annotation] = (),
 ) -> Export:
     """Write a slide's tiles for QuPath; see :func:`~microtome.storage.qupath.write_tiles`.
 
@@ -88,6 +98,8 @@ def export_qupath(
         What the tiles are of; tiles of another kind get other ids.
     crop
         False for slides that were imported into QuPath with ``--no-crop``.
+    regions
+        Annotations to go into the same file.
     """
     facts: dict[str, str | int | float] = {"encoder": tiles.encoder}
     if tiles.source:
@@ -102,6 +114,7 @@ def export_qupath(
         slide=tiles.id,
         kind=kind,
         about={**facts, **(about or {})},
+        regions=regions,
     )
 
 
@@ -114,7 +127,7 @@ class HeatmapProducts:
     overlay
         PNG of the colours over the slide; None where the slide is not at hand.
     objects
-        Tiles in the GeoJSON.
+        Tiles in the GeoJSON, beside which the top regions are annotations.
     layers
         For a report.
     notes
@@ -159,7 +172,8 @@ def make_heatmap(
     """
     columns = measurements(prediction, quality)
     path = out / f"{prediction.id}.geojson.gz"
-    export = export_qupath(prediction, path, columns=columns, crop=crop)
+    top = top_regions(prediction)
+    export = export_qupath(prediction, path, columns=columns, crop=crop, regions=top)
     canvas, table = canvas_for(prediction, slide, crop=crop, max_px=max_px), colour_table()
     dense = rasterise(prediction, prediction.score, canvas.downsample, canvas.shape)
     colours = colourise(dense, table)
@@ -184,14 +198,25 @@ def save_picture(path: Path, image: Image) -> None:
         write_bytes(path, as_png(image))
 
 
+def coarsened_note(export: Export) -> str:
+    """What to say of an export whose tiles were too many; nothing where they were not."""
+    if export.coarsened == 1:
+        return ""
+    side = export.coarsened
+    return (
+        f"over {MANY_OBJECTS:,} tiles, for which QuPath needs minutes and over 4 GB of heap: "
+        f"{side} x {side} of them were made one, with their mean"
+    )
+
+
 def notes(export: Export, canvas: Canvas) -> Iterator[str]:
     """What the user should know of an export and its pictures."""
     if canvas.lost_fraction:
         yield f"{canvas.lost_fraction:.2%} of the slide cannot be decoded: white in the pictures"
     if export.outside:
         yield f"{export.outside} tiles lie outside the image as QuPath shows it and were left out"
-    if export.objects > MANY_OBJECTS:
-        yield f"{export.objects:,} tiles: QuPath needs minutes and over 4 GB of heap to open them"
+    if coarsened := coarsened_note(export):
+        yield coarsened
 
 
 def draw_heatmap(

@@ -243,6 +243,7 @@ def predict(
     """
     from ..engine.schedule import run_items
     from ..storage.ledger import Ledger
+    from ..storage.qupath_script import write_load_script
     from ..tasks.camel.polygons import PolygonOptions
     from ..tasks.camel.predict import WindowOptions
     from ..tasks.camel.segmenter import load_segmenter
@@ -274,6 +275,7 @@ def predict(
             on_done=lambda outcome: bar.console.print(outcome_line(outcome, _say), soft_wrap=True),
             debug=debugging(),
         )
+    write_load_script(out)
     console.print(summary_line("camel predict", ledger))
     exit_unless_all_done(outcomes)
 

@@ -48,6 +48,7 @@ def cluster(
     from functools import partial
 
     from ..storage.bag_records import bag_id, bags_in
+    from ..storage.qupath_script import write_load_script
     from ..tasks.cluster_run import export_clusters, learn_clusters
 
     paths = bags_in(bags)
@@ -70,4 +71,5 @@ def cluster(
     outcomes = run_with_progress("cluster", paths, work, name=bag_id, say=say)
     for line in found.lines():
         console.print(line, soft_wrap=True, markup=False)
+    write_load_script(out)
     exit_unless_all_done(outcomes)

@@ -69,7 +69,8 @@ def make(
     """What a model says of each tile: for QuPath, over the slide, in a report.
 
     Writes OUT/<id>.geojson.gz, OUT/<id>.heatmap.png, OUT/report.html and OUT/ledger.jsonl.
-    In QuPath drag the .geojson.gz onto the image, then Measure > Show measurement maps.
+    In QuPath drag the .geojson.gz onto the image, then Measure > Show measurement maps; for a
+    whole project run OUT/load_results.groovy.
 
     Example: [bold]microtome heatmap models/tumour bags/*.bag.zarr --out heatmaps[/]
     """
@@ -77,6 +78,7 @@ def make(
 
     from ..report import Rejection, write_report
     from ..report.heatmaps import heatmap_report
+    from ..storage.qupath_script import write_load_script
     from ..tasks.heatmap_run import draw_item, heatmap_items
 
     def name(item: HeatmapItem) -> str:
@@ -97,6 +99,7 @@ def make(
         rejected=[Rejection(o.item, o.reason, str(o.error)) for o in outcomes if o.error],
         parameters={"model": str(model), "origin": "bounds" if crop else "level 0"},
     )
+    write_load_script(out)
     console.print(f"report: {write_report(report, out / 'report.html')}")
     exit_unless_all_done(outcomes)
 

@@ -16,6 +16,7 @@ from ...storage.errors import MissingFile, StaleProduct
 from ...storage.maps import SUFFIX, MapFrame, StoredMap, open_map
 from ...storage.qupath import MANY_OBJECTS
 from ...storage.qupath_check import read_metadata
+from ..heatmap import coarsened_note
 from ..slide_list import SlideItem
 from .bridge import read_regions
 from .evaluate import Agreement, DrawnTruth, EvaluateOptions, Truth, evaluate_map, read_painted
@@ -90,12 +91,12 @@ def segment_slide(
     stored = open_map(path)
     _refuse_other(geojson, stored, overwrite=overwrite)
     drawn = export_polygons(stored, geojson, polygons, slide=item.id, crop=crop)
-    tiles = None
+    tiles, warning = None, ""
     if tile_um is not None:
         place = out / f"{item.id}.tiles.geojson.gz"
-        tiles = export_tiles(stored, place, slide=item.id, tile_um=tile_um, crop=crop).objects
-    warning = ""
-    if max(drawn.objects, tiles or 0) > MANY_OBJECTS:
+        export = export_tiles(stored, place, slide=item.id, tile_um=tile_um, crop=crop)
+        tiles, warning = export.objects, coarsened_note(export)
+    if drawn.objects > MANY_OBJECTS:
         warning = "QuPath needs minutes and over 4 GB of heap to open so many objects"
     made = Segmented(path, geojson, drawn.objects, tiles, warning)
     return Skipped(made) if isinstance(mapped, Skipped) else made

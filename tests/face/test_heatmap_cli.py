@@ -29,6 +29,10 @@ def heatmap(*arguments: object):
     return CliRunner().invoke(app, ["heatmap", *map(str, arguments)], env={"COLUMNS": "200"})
 
 
+def tiles_in(path: Path) -> list[dict]:
+    return [f for f in read_features(path) if f["properties"]["objectType"] == "tile"]
+
+
 def prediction_of(id_: str, source: Path | str, grid, info, **facts) -> SlidePrediction:
     score = np.linspace(0, 1, len(grid), dtype=np.float32)
     defaults = {
@@ -69,13 +73,14 @@ def test_predictions_become_geojson_pictures_and_a_report(predictions, tmp_path,
     result = heatmap(predictions, "--out", out)
     assert result.exit_code == 0, result.output
     assert sorted(p.name for p in out.iterdir()) == [
-        "gone.geojson.gz", "here.geojson.gz", "here.heatmap.png", "ledger.jsonl", "report.html",
+        "gone.geojson.gz", "here.geojson.gz", "here.heatmap.png", "ledger.jsonl",
+        "load_results.groovy", "report.html",
     ]  # fmt: skip
     assert "overlay was left out" in result.output
     grid, info = layout
     for name in ("here", "gone"):
         assert check_geojson(out / f"{name}.geojson.gz") == []
-        features = read_features(out / f"{name}.geojson.gz")
+        features = tiles_in(out / f"{name}.geojson.gz")
         assert len(features) == len(grid)
         scores = [f["properties"]["measurements"]["score"] for f in features]
         assert scores == pytest.approx(np.linspace(0, 1, len(grid)).tolist(), abs=1e-6)
@@ -106,7 +111,7 @@ def test_chosen_bags_bring_their_quality(predictions, tmp_path, layout):
     result = heatmap(predictions, tmp_path / "bags", "--out", tmp_path / "out", "--no-overlay")
     assert result.exit_code == 0, result.output
     assert not (tmp_path / "out" / "here.geojson.gz").exists()
-    features = read_features(tmp_path / "out" / "gone.geojson.gz")
+    features = tiles_in(tmp_path / "out" / "gone.geojson.gz")
     assert [f["properties"]["measurements"]["focus"] for f in features] == focus.tolist()
     assert "left out" not in result.output
 
@@ -204,7 +209,7 @@ def test_a_model_is_applied_to_bags(trained, tmp_path):
     scores = np.array(
         [
             feature["properties"]["measurements"]["score"]
-            for feature in read_features(out / "new-tumour.geojson.gz")
+            for feature in tiles_in(out / "new-tumour.geojson.gz")
         ]
     )
     assert scores[:30].min() > scores[30:].max()

@@ -17,7 +17,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from shapely.affinity import translate
-from shapely.geometry import MultiPolygon, Point, Polygon, shape
+from shapely.geometry import MultiLineString, MultiPolygon, Point, Polygon, shape
 
 from microtome.storage.errors import BadGeometry, EmptyFile, LabelError, UnwritableOutput
 from microtome.storage.polygons import fit, outline
@@ -188,7 +188,7 @@ def test_a_colour_is_three_bytes(color):
 
 
 def test_nothing_is_left_behind_when_the_writer_is_stopped(tmp_path):
-    bad = Annotation(Point(1, 1))
+    bad = Annotation(MultiLineString([[(1, 1), (2, 2)]]))
     (tmp_path / "a.geojson.gz").write_bytes(b"older")
     with pytest.raises(BadGeometry):
         write_annotations(tmp_path / "a.geojson.gz", [bad], FRAME, slide="s", kind="k")

@@ -149,7 +149,12 @@ def test_qupath_gets_scores_ranks_and_quality_of_every_tile(tmp_path):
     made = make_heatmap(prediction, tmp_path, quality={"focus": focus})
     assert check_geojson(made.geojson) == []
     features = read_features(made.geojson)
-    assert made.objects == len(features) == n
+    assert made.objects == n
+    # Beside them the places to look at first, apart from each other.
+    top = [f["properties"] for f in features[n:]]
+    assert {p["objectType"] for p in top} == {"annotation"}
+    assert [p["name"].split(":")[0] for p in top] == [f"top {i + 1}" for i in range(len(top))]
+    assert top[0]["measurements"]["score"] == 1
     for i in (0, 17, n - 1):
         found = features[i]["properties"]["measurements"]
         assert np.float32(found["score"]) == score[i]

@@ -1,0 +1,30 @@
+"""The script that loads a folder of results into the images of a QuPath project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .files import writable, write_text
+
+NAME = "load_results.groovy"
+
+
+def write_load_script(folder: Path) -> Path:
+    """Write ``load_results.groovy`` into a folder of GeoJSON files; what it says is in itself.
+
+    Raises
+    ------
+    UnwritableOutput
+        Permission denied, read-only or full file system.
+    """
+    text = (Path(__file__).parent / NAME).read_text(encoding="utf-8")
+    path = folder / NAME
+    with writable(path):
+        write_text(path, text.replace("@FOLDER@", _groovy_text(str(folder.resolve()))))
+    return path
+
+
+def _groovy_text(text: str) -> str:
+    """A text as Groovy has it in single quotes, in which nothing is filled in."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return "'" + escaped.replace("\n", "\\n").replace("\r", "\\r") + "'"
