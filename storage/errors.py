@@ -8,7 +8,7 @@ Every error that a user can cause or mend is a :class:`MicrotomeError`. It has a
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 ItemState = Literal["done", "skipped", "rejected", "failed"]
 
@@ -51,6 +51,11 @@ def _rebuild(
     kind: type[MicrotomeError], what: str, where: str | None, remedy: str | None
 ) -> MicrotomeError:
     return kind(what, where=where, remedy=remedy)
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, short enough to stand within one of ours."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 class InputError(MicrotomeError):
@@ -184,6 +189,15 @@ class BadModel(InputError):
     """A model file that cannot be used, or does not fit the bags it is given."""
 
     reason = "bad_model"
+
+    @classmethod
+    def unusable(cls, where: Path, error: Exception) -> Self:
+        """Of a model that was kept: a library's error in reading it, or in putting it together."""
+        return cls(
+            f"the model cannot be used ({first_line(error)})",
+            where=where,
+            remedy="Train it again, or copy it anew",
+        )
 
 
 class BadProduct(InputError):

@@ -225,10 +225,5 @@ def load_segmenter(path: str | Path) -> Segmenter:
         weights: Mapping[str, Any] = load_file(path / WEIGHTS)
         network.load_state_dict(weights)
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadModel(
-            f"the model cannot be used ({first})",
-            where=path,
-            remedy="Train it again, or copy it anew",
-        ) from error
+        raise BadModel.unusable(path, error) from error
     return Segmenter(card, network.eval())

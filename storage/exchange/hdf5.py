@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BadProduct, MissingFile, UnreadableFile
+from ..errors import BadProduct, MissingFile, UnreadableFile, first_line
 from ..files import writable
 
 MAX_INFLATION = 1100
@@ -42,14 +42,10 @@ def opened(path: Path) -> Iterator[Any]:
             yield file
     except DAMAGE as error:
         raise UnreadableFile(
-            f"this HDF5 file is damaged, or is none ({_first_line(error)})",
+            f"this HDF5 file is damaged, or is none ({first_line(error)})",
             where=path,
             remedy="Copy it again, or have its tool make it again",
         ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def array(file: Any, name: str, path: Path) -> NDArray[Any]:

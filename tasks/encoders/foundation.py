@@ -14,7 +14,7 @@ from .catalogue import CATALOGUE, FoundationModel
 from .torch_encoder import (
     TorchEncoder,
     digest_weights,
-    first_line,
+    first_sentence,
     pick_device,
     probe_dim,
     require_file,
@@ -155,7 +155,7 @@ def _from_timm(model: FoundationModel, path: Path) -> Any:
         module.backbone.load_state_dict(weights, strict=True, assign=True)
     except RuntimeError as error:
         raise BadModel(
-            f"these weights are not of {model.title} ({first_line(error)})",
+            f"these weights are not of {model.title} ({first_sentence(error)})",
             where=path,
             remedy=f"Take {model.hub_file} of {model.hub_id} on the hub",
         ) from error
@@ -204,7 +204,7 @@ def read_weights(path: Path) -> dict[str, Any]:
         KeyError, TypeError, IndexError, AttributeError,
     ) as error:  # fmt: skip
         raise BadModel(
-            f"no weights can be read from this file ({first_line(error)})",
+            f"no weights can be read from this file ({first_sentence(error)})",
             where=path,
             remedy="Copy it again; files that hold more than tensors are not loaded",
         ) from error
@@ -230,7 +230,7 @@ def _fetched(model: FoundationModel) -> Path:
         ) from error
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise BadModel(
-            f"its weights cannot be fetched from the hub ({first_line(error)})",
+            f"its weights cannot be fetched from the hub ({first_sentence(error)})",
             where=model.hub_id,
             remedy=f"Fetch {model.hub_file} where there is a network, and pass {model.name}:FILE",
         ) from error
@@ -258,7 +258,7 @@ def _from_transformers(model: FoundationModel, weights: Path | None) -> Any:
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise BadModel(
-            f"{model.title} cannot be loaded ({first_line(error)})",
+            f"{model.title} cannot be loaded ({first_sentence(error)})",
             where=source,
             remedy=f"Fetch the files of {model.hub_id} where there is a network, and pass "
             f"{model.name}:FOLDER",

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...storage.errors import BadModel, MissingDependency
 from .base import BATCH_TILES, Features, NetworkEncoder, Tiles, check_tiles
-from .torch_encoder import DEFAULT_MPP, first_line, require_file
+from .torch_encoder import DEFAULT_MPP, first_sentence, require_file
 
 SUFFIX = ".onnx"
 STATED = ("tile_px", "mpp", "mean", "std", "licence")
@@ -172,7 +172,7 @@ def _session(path: Path, device: str) -> Any:
         session = runtime.InferenceSession(path, options, providers=providers)
     except _faults(runtime) as error:
         raise BadModel(
-            f"this is no ONNX file that can be run ({first_line(error)})",
+            f"this is no ONNX file that can be run ({first_sentence(error)})",
             where=path,
             remedy="Export it again; check it with onnx.checker.check_model",
         ) from error
@@ -270,7 +270,7 @@ def _probed_dim(encoder: OnnxEncoder, path: Path) -> int:
         features = encoder.encode(np.full((1, px, px, 3), 255, np.uint8))
     except _faults(_runtime(path)) as error:
         raise BadModel(
-            f"the graph does not take [b, 3, {px}, {px}] ({first_line(error)})",
+            f"the graph does not take [b, 3, {px}, {px}] ({first_sentence(error)})",
             where=path,
             remedy="Pass the --tile-px that it was made for",
         ) from error

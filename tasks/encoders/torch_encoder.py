@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...storage.errors import BadModel, MissingDependency, MissingFile
+from ...storage.errors import BadModel, MissingDependency, MissingFile, first_line
 from .base import BATCH_TILES, Features, NetworkEncoder, Tiles, check_tiles
 from .torch_forward import Precision, forward
 
@@ -159,7 +159,7 @@ def compiled(encoder: TorchEncoder) -> TorchEncoder:
         fast.encode(np.full((BATCH_TILES, *(encoder.tile_px,) * 2, 3), 255, np.uint8))
     except RuntimeError as error:
         raise BadModel(
-            f"torch.compile could not compile the model ({first_line(error)})",
+            f"torch.compile could not compile the model ({first_sentence(error)})",
             where=encoder.name,
             remedy="Leave --compile out",
         ) from error
@@ -257,7 +257,7 @@ def create_timm(
             return timm.create_model(name, pretrained=pretrained, num_classes=0, **arguments)
         except (OSError, RuntimeError, ValueError) as error:
             raise BadModel(
-                f"timm could not make the model ({first_line(error)})",
+                f"timm could not make the model ({first_sentence(error)})",
                 where=name,
                 remedy="Without a network, give the weights as timm:NAME:FILE.safetensors",
             ) from error
@@ -281,7 +281,7 @@ def _load_safetensors(module: Any, path: Path) -> None:
         module.load_state_dict(body)
     except (SafetensorError, RuntimeError, OSError) as error:
         raise BadModel(
-            f"these weights do not fit the model ({first_line(error)})",
+            f"these weights do not fit the model ({first_sentence(error)})",
             where=path,
             remedy="Name the timm model that they were trained for",
         ) from error
@@ -307,7 +307,7 @@ def _torchscript(path: Path, device: str) -> _Parts:
         module = jit.load(path, map_location=device)
     except (RuntimeError, ValueError) as error:
         raise BadModel(
-            f"this is not a TorchScript file ({first_line(error)})",
+            f"this is not a TorchScript file ({first_sentence(error)})",
             where=path,
             remedy="Save the module with torch.jit.save; a bare state dict is no model",
         ) from error
@@ -324,7 +324,7 @@ def _imported(spec: str) -> _Parts:
         factory: Callable[[], Any] = getattr(import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise BadModel(
-            f"there is no such encoder ({first_line(error)})",
+            f"there is no such encoder ({first_sentence(error)})",
             where=spec,
             remedy="See `microtome encoder list`",
         ) from error
@@ -363,7 +363,7 @@ def probe_dim(module: torch.nn.Module, tile_px: int, device: str, spec: str) -> 
         features = forward(module, blank, device=device)
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         raise BadModel(
-            f"the module does not take [b, 3, {tile_px}, {tile_px}] ({first_line(error)})",
+            f"the module does not take [b, 3, {tile_px}, {tile_px}] ({first_sentence(error)})",
             where=spec,
             remedy="Pass the --tile-px that it was made for",
         ) from error
@@ -383,7 +383,6 @@ def require_file(path: Path) -> None:
         raise MissingFile("no such file", where=path, remedy="Check the path")
 
 
-def first_line(error: BaseException) -> str:
+def first_sentence(error: BaseException) -> str:
     """What an error says, cut to one sentence."""
-    message = str(error).strip() or type(error).__name__
-    return message.splitlines()[0].split(". ")[0][:200]
+    return first_line(error).split(". ")[0]

@@ -18,7 +18,7 @@ from .torch_encoder import (
     channels_last,
     create_timm,
     digest_weights,
-    first_line,
+    first_sentence,
     pick_device,
     probe_dim,
 )
@@ -94,7 +94,7 @@ def new_backbone(name: str, tile_px: int, *, seed: int = 0) -> Backbone:
         module = create_timm(name, arguments, seed=seed)
     except (AssertionError, TypeError) as error:
         raise BadModel(
-            f"timm cannot make it for tiles of {tile_px} px ({first_line(error)})",
+            f"timm cannot make it for tiles of {tile_px} px ({first_sentence(error)})",
             where=name,
             remedy="Choose another --tile-px, a multiple of the model's patch",
         ) from error
@@ -198,7 +198,7 @@ def load_trained(
 
 def _damaged(path: Path, error: Exception) -> BadModel:
     return BadModel(
-        f"the encoder cannot be used ({first_line(error)})",
+        f"the encoder cannot be used ({first_sentence(error)})",
         where=path,
         remedy="Train it again, or copy it anew",
     )

@@ -212,7 +212,7 @@ def load_model(path: str | Path) -> MilModel:
         options = _options(card)
         members = tuple(_member(card, options, weights, number) for number in range(card.members))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise _damaged(path, error) from error
+        raise BadModel.unusable(path, error) from error
     return MilModel(card, members, key)
 
 
@@ -231,10 +231,3 @@ def _member(
     own = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     member.load_state_dict(own)
     return member.eval()
-
-
-def _damaged(path: Path, error: Exception) -> BadModel:
-    first = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return BadModel(
-        f"the model cannot be used ({first})", where=path, remedy="Train it again, or copy it anew"
-    )

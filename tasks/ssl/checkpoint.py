@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ...storage.commit import write_bytes
-from ...storage.errors import BadProduct
+from ...storage.errors import BadProduct, first_line
 from ..training_state import pack_state, unpack_state
 
 _HEADER = "state"
@@ -90,7 +90,7 @@ def load_checkpoint(
         unpack_state(tensors, network, optimiser)
     except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise BadProduct(
-            f"this checkpoint cannot be read ({str(error).splitlines()[0]})",
+            f"this checkpoint cannot be read ({first_line(error)})",
             where=path,
             remedy="Delete it, and training begins anew",
         ) from error
