@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sample_bags import row_of_tiles
 from typer.testing import CliRunner, Result
 
 from microtome.cli.app import app
@@ -40,19 +41,7 @@ def bag_of(name: str, label: str, seed: int) -> Bag:
     rng = np.random.default_rng(seed)
     features = rng.normal(size=(20, 4)).astype(np.float32)
     features[:8] += {"normal": 0, "tumour": 4, "other": -4}[label]
-    return Bag(
-        id=name,
-        features=features,
-        coords_px=np.stack([np.arange(20) * 512, np.zeros(20, int)], axis=1),
-        footprint_px=(512.0, 512.0),
-        slide_px=(10240, 512),
-        mpp=0.5,
-        slide_mpp=(0.25, 0.25),
-        tile_px=256,
-        encoder="stain-texture@1",
-        feature_names=("mean_red", "b", "c", "d"),
-        source=f"{name}.svs",
-    )
+    return row_of_tiles(name, features, feature_names=("mean_red", "b", "c", "d"))
 
 
 def write_study(folder: Path, labels: list[str]) -> None:

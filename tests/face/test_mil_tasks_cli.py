@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sample_bags import row_of_tiles
 from typer.testing import CliRunner, Result
 
 from microtome.cli.app import app
-from microtome.storage.bags import Bag, write_bag
+from microtome.storage.bags import write_bag
 from microtome.storage.errors import CohortError
 from microtome.storage.predictions import read_predictions
 
@@ -30,19 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         odd = int(rng.integers(0, 15))
         features = rng.normal(size=(20, 4)).astype(np.float32)
         features[:odd] += 4
-        bag = Bag(
-            id=f"s{i:02d}",
-            features=features,
-            coords_px=np.stack([np.arange(20) * 512, np.zeros(20, int)], axis=1),
-            footprint_px=(512.0, 512.0),
-            slide_px=(10240, 512),
-            mpp=0.5,
-            slide_mpp=(0.25, 0.25),
-            tile_px=256,
-            encoder="stain-texture@1",
-            feature_names=("a", "b", "c", "d"),
-            source=f"s{i:02d}.svs",
-        )
+        bag = row_of_tiles(f"s{i:02d}", features)
         write_bag(folder / "bags" / f"{bag.id}.bag.zarr", bag, key=str(i))
         found = ";".join(["odd"] * (odd > 6) + ["even"] * (i % 4 == 0))
         lines.append(f"{bag.id},p{i},north,{found},{odd / 20},{30 - odd},{int(i % 5 > 0)}")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import warnings
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sample_bags
+from sample_bags import assert_same
 from typer.testing import CliRunner
 
 from microtome.cli.app import app
@@ -24,39 +26,16 @@ VERSIONS = {
 """Of every encoding that the specification has and that a bag needs."""
 
 
-def a_bag(**values) -> Bag:
+def a_bag(**changes) -> Bag:
+    """With sides, resolutions and qualities that cannot be taken for one another."""
     rng = np.random.default_rng(0)
-    usual = {
-        "id": "case-17",
-        "features": rng.normal(size=(N, D)).astype(np.float32),
-        "coords_px": rng.integers(0, 9000, (N, 2)),
+    own = {
         "footprint_px": (1024.0, 512.0),
-        "slide_px": (60_000, 80_000),
-        "mpp": 0.5,
         "slide_mpp": (0.25, 0.5),
-        "tile_px": 512,
-        "encoder": "uni@abc",
-        "bounds_px": (0, 0, 50_000, 70_000),
         "quality": {"tissue": rng.random(N).astype(np.float32), "focus": np.zeros(N, np.float32)},
         "feature_names": ("a", "b", "ü", "d"),
-        "source": "case-17.svs",
-        "corrupt_tiles": 3,
     }
-    return Bag(**usual | values)
-
-
-def assert_same(one: Bag, other: Bag) -> None:
-    for field in fields(Bag):
-        left, right = getattr(one, field.name), getattr(other, field.name)
-        if field.name == "quality":
-            assert set(left) == set(right)
-            for name in left:
-                np.testing.assert_array_equal(left[name], right[name])
-        elif isinstance(left, np.ndarray):
-            assert left.dtype == right.dtype
-            np.testing.assert_array_equal(left, right)
-        else:
-            assert left == right, field.name
+    return sample_bags.a_bag(N, D, **own | changes)
 
 
 @pytest.fixture

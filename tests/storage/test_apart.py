@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import random
-from dataclasses import fields
 from pathlib import Path
 
-import numpy as np
 import pytest
+from sample_bags import a_bag, assert_same
 from typer.testing import CliRunner
 
 from microtome.cli.app import app
-from microtome.storage.bags import Bag, find_bags
+from microtome.storage.bags import find_bags
 from microtome.storage.errors import (
     BadProduct,
     MicrotomeError,
@@ -22,38 +21,6 @@ from microtome.storage.errors import (
 )
 from microtome.storage.exchange import Facts, export_clam, export_stamp, import_bag
 from microtome.storage.exchange.apart import import_apart
-
-
-def a_bag(name: str = "case-17") -> Bag:
-    rng = np.random.default_rng(0)
-    return Bag(
-        id=name,
-        features=rng.normal(size=(12, 5)).astype(np.float32),
-        coords_px=rng.integers(0, 9000, (12, 2)),
-        footprint_px=(1024.0, 1024.0),
-        slide_px=(60_000, 80_000),
-        mpp=0.5,
-        slide_mpp=(0.25, 0.25),
-        tile_px=512,
-        encoder="uni@abc",
-        bounds_px=(0, 0, 50_000, 70_000),
-        quality={"tissue": np.linspace(0, 1, 12, dtype=np.float32)},
-        corrupt_tiles=3,
-    )
-
-
-def assert_same(one: Bag, other: Bag) -> None:
-    for field in fields(Bag):
-        left, right = getattr(one, field.name), getattr(other, field.name)
-        if field.name == "quality":
-            assert set(left) == set(right)
-            for name in left:
-                np.testing.assert_array_equal(left[name], right[name])
-        elif isinstance(left, np.ndarray):
-            assert left.dtype == right.dtype
-            np.testing.assert_array_equal(left, right)
-        else:
-            assert left == right, field.name
 
 
 def h5py_that(does: str, folder: Path, monkeypatch) -> None:
@@ -121,7 +88,7 @@ def test_a_library_that_dies_is_an_error_of_the_file(does, kind, says, tmp_path,
 
 def test_one_that_kills_does_not_end_the_run(tmp_path, monkeypatch):
     for name in ("a", "b"):
-        export_clam(a_bag(name), tmp_path / "in" / f"{name}.h5")
+        export_clam(a_bag(id=name), tmp_path / "in" / f"{name}.h5")
     (tmp_path / "in" / "b.h5").rename(tmp_path / "in" / "killer.h5")
     h5py_that(
         "import sys, importlib.util\n"

@@ -5,17 +5,19 @@ from __future__ import annotations
 import io
 import json
 import pickle
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+import sample_bags
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from sample_bags import assert_same
 
 from microtome.storage.bag_records import bags_in, list_records
 from microtome.storage.bags import Bag, write_bag
@@ -38,35 +40,7 @@ XY = np.stack([np.arange(12) * 1024 + 256, np.arange(12)[::-1] * 512], axis=1)
 
 
 def a_bag() -> Bag:
-    return Bag(
-        id="case-17",
-        features=FEATURES,
-        coords_px=XY[:, ::-1].astype(np.int64),
-        footprint_px=(1024.0, 1024.0),
-        slide_px=(60_000, 80_000),
-        mpp=0.5,
-        slide_mpp=(0.25, 0.25),
-        tile_px=512,
-        encoder="uni@abc",
-        bounds_px=(0, 0, 50_000, 70_000),
-        quality={"tissue": np.linspace(0, 1, 12, dtype=np.float32)},
-        source="case-17.svs",
-        corrupt_tiles=3,
-    )
-
-
-def assert_same(one: Bag, other: Bag) -> None:
-    for field in fields(Bag):
-        left, right = getattr(one, field.name), getattr(other, field.name)
-        if field.name == "quality":
-            assert set(left) == set(right)
-            for name in left:
-                np.testing.assert_array_equal(left[name], right[name])
-        elif isinstance(left, np.ndarray):
-            assert left.dtype == right.dtype
-            np.testing.assert_array_equal(left, right)
-        else:
-            assert left == right, field.name
+    return sample_bags.a_bag(features=FEATURES, coords_px=XY[:, ::-1].astype(np.int64))
 
 
 def like_trident(path: Path, features: np.ndarray = FEATURES, **changes: Any) -> Path:

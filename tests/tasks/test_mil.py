@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sample_bags import row_of_tiles
 from sklearn.metrics import roc_auc_score
 
 from microtome.storage.bags import Bag
@@ -318,20 +319,7 @@ def test_shuffled_labels_stay_learnable() -> None:
 
 
 def bag_of(features: np.ndarray, name: str = "s1") -> Bag:
-    n = len(features)
-    return Bag(
-        id=name,
-        features=features,
-        coords_px=np.stack([np.arange(n) * 512, np.zeros(n, int)], axis=1),
-        footprint_px=(512.0, 512.0),
-        slide_px=(512 * n, 512),
-        mpp=0.5,
-        slide_mpp=(0.25, 0.25),
-        tile_px=256,
-        encoder="stain-texture@1",
-        feature_names=tuple(f"f{i}" for i in range(features.shape[1])),
-        source=f"slides/{name}.svs",
-    )
+    return row_of_tiles(name, features, source=f"slides/{name}.svs")
 
 
 def small_model() -> tuple[MilModel, Bag]:
