@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .common import console, exit_unless_all_done, run_with_progress
+from .common import class_pairs, console, exit_unless_all_done, run_with_progress
 
 if TYPE_CHECKING:
     from ..tasks.camel.evaluate import Agreement
@@ -91,12 +91,4 @@ def _print(together: Agreement, slides: int) -> None:
 
 def pairs(classes: list[str] | None) -> dict[str, str] | None:
     """What ``--class`` says, by the name of the class."""
-    if not classes:
-        return None
-    found = {}
-    for text in classes:
-        name, equals, meaning = text.rpartition("=")
-        if not (name and equals and meaning):
-            raise typer.BadParameter(f"--class takes NAME=MEANING, not {text!r}")
-        found[name] = meaning
-    return found
+    return class_pairs(classes, "NAME=MEANING") if classes else None

@@ -96,6 +96,22 @@ class MakeByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
+def names_in(text: str | None) -> tuple[str, ...]:
+    """Names that an option takes as ``A,B``."""
+    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
+
+
+def class_pairs(texts: Sequence[str], form: str) -> dict[str, str]:
+    """What ``--class`` says, by the name of the class; ``form`` is how it is written."""
+    found = {}
+    for text in texts:
+        name, equals, meaning = text.rpartition("=")
+        if not (name and equals and meaning):
+            raise typer.BadParameter(f"--class takes {form}, not {text!r}")
+        found[name] = meaning
+    return found
+
+
 def debugging() -> bool:
     """Whether the user asked for tracebacks with --debug."""
     return os.environ.get("MICROTOME_DEBUG") == "1"

@@ -17,6 +17,7 @@ from .common import (
     SubjectTable,
     console,
     exit_unless_all_done,
+    names_in,
     run_with_progress,
 )
 
@@ -118,7 +119,7 @@ def compare(
     request = Request(
         cohort,
         table,
-        Columns(group, subject, _names(covariates), person, _names(groups), drop_missing),
+        Columns(group, subject, names_in(covariates), person, names_in(groups), drop_missing),
         method=method.value,
         threshold=threshold,
         size=size.value,
@@ -144,10 +145,6 @@ def compare(
     if found is not None:
         _print(keep_comparison(out, found, overwrite=overwrite))
         console.print(f"table of edges, picture and record in {out}")
-
-
-def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(name.strip() for name in (text or "").split(",") if name.strip())
 
 
 def _say(found: Comparison) -> str:

@@ -18,6 +18,7 @@ from .common import (
     SubjectTable,
     console,
     exit_unless_all_done,
+    names_in,
     run_with_progress,
 )
 
@@ -123,10 +124,10 @@ def diagnose(
         cohort,
         table,
         Columns(label, subject, group, site, split_by),
-        classes=None if classes is None else _names(classes),
+        classes=None if classes is None else names_in(classes),
         positive=positive,
         drop_missing=drop_missing,
-        models=_names(models),
+        models=names_in(models),
         n_folds=folds,
         n_inner=inner_folds,
         seed=seed,
@@ -151,10 +152,6 @@ def diagnose(
     ends = [outcome.value for outcome in outcomes if outcome.value is not None]
     _print(keep_study(out, study, ends, overwrite=overwrite))
     console.print(f"figures, predictions, models and pictures in {out}")
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _say(end: OutOfFold) -> str:

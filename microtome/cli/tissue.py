@@ -15,6 +15,7 @@ from .common import (
     Overwrite,
     SlideMpp,
     Slides,
+    class_pairs,
     exit_unless_all_done,
     run_with_progress,
 )
@@ -132,7 +133,12 @@ def import_(
     """
     from functools import partial
 
-    options = {"mpp": mpp, "classes": _pairs(classes or []), "crop": crop, "overwrite": overwrite}
+    options = {
+        "mpp": mpp,
+        "classes": class_pairs(classes or [], "NAME=LABEL"),
+        "crop": crop,
+        "overwrite": overwrite,
+    }
     work = partial(
         _import, annotations=annotations, out=out, into=into, label=label, options=options
     )
@@ -184,16 +190,6 @@ def _import(
     image = slide_image(item.path, item.id, into) if label else None
     file = annotations_of(annotations, item.id)
     return import_tissue(item.path, file, path, slide_mpp=item.mpp, into=image, **options)
-
-
-def _pairs(classes: list[str]) -> dict[str, str]:
-    pairs = {}
-    for text in classes:
-        name, equals, label = text.rpartition("=")
-        if not (name and equals and label):
-            raise typer.BadParameter(f"--class takes NAME=LABEL, not {text!r}")
-        pairs[name] = label
-    return pairs
 
 
 def _name(item: SlideItem) -> str:
