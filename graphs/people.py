@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,9 +13,7 @@ from ..storage.connectomes import ConnectomeCohort
 from ..storage.errors import CohortError
 from .design import Design
 from .matrices import Array
-from .subject_table import read_rows
-
-_SESSION = re.compile(r"(sub-[A-Za-z0-9]+)_ses-[A-Za-z0-9]+")
+from .subject_table import person_of, read_rows
 
 
 @dataclass(frozen=True)
@@ -132,7 +129,7 @@ def _coded(columns: Sequence[Sequence[str]]) -> Array:
 
 
 def _refuse_sessions(names: Sequence[str]) -> None:
-    people = Counter(m.group(1) for m in map(_SESSION.fullmatch, names) if m)
+    people = Counter(person for person in map(person_of, names) if person)
     several = [person for person, n in people.items() if n > 1]
     if several:
         raise CohortError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,7 +10,14 @@ from typing import Any
 
 from ..storage.errors import CohortError, MissingFile
 
+_SESSION = re.compile(r"(?P<person>sub-[A-Za-z0-9]+)_ses-[A-Za-z0-9]+")
 _SHOWN = 5
+
+
+def person_of(subject: str) -> str | None:
+    """Whose session a subject is that is named as in BIDS, ``sub-01`` of ``sub-01_ses-2``."""
+    session = _SESSION.fullmatch(subject)
+    return None if session is None else session["person"]
 
 
 def read_rows(

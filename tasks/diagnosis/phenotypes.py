@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,11 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...graphs.subject_table import read_rows
+from ...graphs.subject_table import person_of, read_rows
 from ...storage.errors import CohortError, LabelError, MissingFile
 from ..evaluation import some
-
-_BIDS_SESSION = re.compile(r"(?P<person>sub-[A-Za-z0-9]+)_ses-[A-Za-z0-9]+")
 
 
 @dataclass(frozen=True)
@@ -135,7 +132,7 @@ def read_phenotypes(
         subjects=kept,
         labels=np.array([pair.index(label_of[s]) for s in kept], np.int64),
         classes=pair,
-        groups=values(columns.group) or tuple(_person(s) for s in kept),
+        groups=values(columns.group) or tuple(person_of(s) or s for s in kept),
         sites=values(columns.site),
         splits=values(columns.split),
         excluded=excluded,
@@ -182,8 +179,3 @@ def _value(row: Mapping[str, str], column: str, subject: str, table: Path) -> st
     if not row[column]:
         raise CohortError(f"{subject} has no {column}", where=table, remedy="Fill the column in")
     return row[column]
-
-
-def _person(subject: str) -> str:
-    session = _BIDS_SESSION.fullmatch(subject)
-    return subject if session is None else session["person"]
