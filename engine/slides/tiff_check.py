@@ -22,8 +22,27 @@ _TYPE_BYTES = {
 _WHOLE_NUMBERS = {3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 _SUB_DIRECTORIES = 330
 _PIXELS = ((273, 279), (324, 325))
+"""Tags: offsets and lengths of strips, and of tiles."""
+_COMPRESSION, _UNCOMPRESSED, _LSM = 259, 1, 34412
 _MAX_DIRECTORIES = 65_536
 _FAR = np.uint64(2**60)
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Where the strips or tiles of one image lie.
+
+    Attributes
+    ----------
+    offsets, sizes
+        int64, one for each: byte in the file, and length.
+    covers
+        The two tags as they would be with their first value alone, by their places in the file.
+    """
+
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    covers: dict[int, bytes]
 
 
 def is_tiff(path: Path) -> bool:
@@ -35,11 +54,16 @@ def is_tiff(path: Path) -> bool:
     return head[:4] in MAGIC and head[128:] != b"DICM"
 
 
-def require_whole_tiff(path: Path) -> None:
+def require_whole_tiff(path: Path) -> dict[int, Table]:
     """Check that everything a TIFF or BigTIFF refers to lies inside the file.
 
     Libraries leave out the directories, tags and tiles that they cannot reach; a slide would lose
     levels, its resolution or its lower half in silence.
+
+    Returns
+    -------
+    dict of Table
+        Of each compressed image, by the place of its directory.
 
     Raises
     ------
@@ -49,10 +73,12 @@ def require_whole_tiff(path: Path) -> None:
         The directories run in a circle.
     """
     file_bytes = path.stat().st_size
+    tables: dict[int, Table] = {}
     with path.open("rb") as file:
         form = _Form.of(file.read(4))
         chains = [form.number(_take(file, path, form.start, form.word))]
         seen: set[int] = set()
+        is_lsm = False
         while chains:
             offset, chain = chains.pop(), set[int]()
             # What is listed as a part of another directory may also follow on its neighbour.
@@ -63,26 +89,45 @@ def require_whole_tiff(path: Path) -> None:
                     )
                 chain.add(offset)
                 seen.add(offset)
-                tags, offset = _directory(file, path, form, offset)
+                at = offset
+                tags, offset = _directory(file, path, form, at)
                 chains += _values(file, path, form, tags.get(_SUB_DIRECTORIES)).tolist()
-                _require_inside(file, path, form, tags, file_bytes)
+                table = _require_inside(file, path, form, tags, file_bytes)
+                if table is not None:
+                    tables[at] = table
+                is_lsm |= _LSM in tags
+    # Beyond 4 GB, those of an LSM file are wrong, and mended by tifffile.
+    return {} if is_lsm else tables
 
 
 def _require_inside(
     file: BinaryIO, path: Path, form: _Form, tags: dict[int, _Tag], file_bytes: int
-) -> None:
+) -> Table | None:
+    """See that tags' values and pixels are all there; the table of a compressed image."""
     for tag in tags.values():
         if tag.at + tag.size > file_bytes:
             raise _truncated(path, f"the value of its tag {tag.code}")
-    for where, length in _PIXELS:
-        offsets, sizes = (_values(file, path, form, tags.get(c)) for c in (where, length))
+    table = None
+    compression = _values(file, path, form, tags.get(_COMPRESSION))
+    is_packed = any(compression != _UNCOMPRESSED)
+    for codes in _PIXELS:
+        offsets, sizes = (_values(file, path, form, tags.get(code)) for code in codes)
         if len(offsets) == len(sizes) and _end(offsets, sizes) > file_bytes:
             raise _truncated(path, "its pixels")
+        if is_packed and min(len(offsets), len(sizes)) > 1:
+            covers = {tags[code].entry: _alone(file, path, form, tags[code]) for code in codes}
+            table = Table(offsets, sizes, covers)
+    return table
+
+
+def _alone(file: BinaryIO, path: Path, form: _Form, tag: _Tag) -> bytes:
+    """A tag's entry in its directory, with the first of its values only."""
+    first = _take(file, path, tag.at, _TYPE_BYTES[tag.kind]).ljust(form.word, b"\0")
+    return struct.pack(form.entry, tag.code, tag.kind, 1) + first
 
 
 def _end(offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> int:
-    written = sizes > 0
-    return int((offsets[written] + sizes[written]).max(initial=0))
+    return int((offsets + sizes).max(where=sizes > 0, initial=0))
 
 
 @dataclass(frozen=True)
@@ -106,6 +151,11 @@ class _Form:
         """Bytes of an offset."""
         return 8 if self.is_big else 4
 
+    @property
+    def entry(self) -> str:
+        """Code, type and count of a tag; its values follow, or where they lie."""
+        return self.order + ("HHQ" if self.is_big else "HHI")
+
     def number(self, raw: bytes) -> int:
         """An unsigned number of 2, 4 or 8 bytes."""
         return int.from_bytes(raw, "little" if self.order == "<" else "big")
@@ -117,6 +167,7 @@ class _Tag:
     kind: int
     count: int
     at: int
+    entry: int
 
     @property
     def size(self) -> int:
@@ -132,15 +183,14 @@ def _directory(file: BinaryIO, path: Path, form: _Form, offset: int) -> tuple[di
 
 
 def _tags(raw: bytes, form: _Form, at: int, entry: int) -> Iterator[tuple[int, _Tag]]:
-    pattern = form.order + ("HHQ" if form.is_big else "HHI")
     for i in range(0, len(raw), entry):
-        code, kind, count = struct.unpack_from(pattern, raw, i)
+        code, kind, count = struct.unpack_from(form.entry, raw, i)
         if kind not in _TYPE_BYTES:
             continue
         value = i + entry - form.word
         fits = _TYPE_BYTES[kind] * count <= form.word
         place = at + value if fits else form.number(raw[value : value + form.word])
-        yield code, _Tag(code, kind, count, place)
+        yield code, _Tag(code, kind, count, place, at + i)
 
 
 def _values(file: BinaryIO, path: Path, form: _Form, tag: _Tag | None) -> NDArray[np.int64]:
@@ -148,8 +198,8 @@ def _values(file: BinaryIO, path: Path, form: _Form, tag: _Tag | None) -> NDArra
         return np.empty(0, np.int64)
     raw = _take(file, path, tag.at, tag.size)
     values = np.frombuffer(raw, form.order + _WHOLE_NUMBERS[tag.kind])
-    clipped: NDArray[np.int64] = np.minimum(values, _FAR).astype(np.int64)
-    return clipped
+    clipped: NDArray[np.uint64] = np.minimum(values, _FAR, dtype=np.uint64)
+    return clipped.view(np.int64)
 
 
 def _take(file: BinaryIO, path: Path, offset: int, count: int) -> bytes:

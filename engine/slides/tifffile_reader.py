@@ -80,7 +80,7 @@ class TiffSlide(Closing):
         self, path: Path, mpp: resolution.Override | None = None, *, cache_bytes: int = CACHE_BYTES
     ) -> None:
         self._path = path
-        self._tif, self._layout = open_tiff(path)
+        self._file, self._layout = open_tiff(path)
         self._tiles = TileCache(cache_bytes)
         try:
             self._info = _describe(path, self._layout, mpp)
@@ -165,7 +165,7 @@ class TiffSlide(Closing):
 
     def close(self) -> None:
         """Release the file."""
-        self._tif.close()
+        self._file.close()
         self._tiles.clear()
 
     def _assemble(self, plane: Plane, where: str, part: Bounds) -> Values:
@@ -241,7 +241,7 @@ class TiffSlide(Closing):
         size = int(plane.sizes[index])
         if size == 0:
             return None
-        raw = os.pread(self._tif.filehandle.fileno(), size, int(plane.offsets[index]))
+        raw = os.pread(self._file.fileno(), size, int(plane.offsets[index]))
         if len(raw) < size:
             raise EOFError("the file ends before it")
         return raw
