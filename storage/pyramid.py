@@ -54,6 +54,9 @@ __all__ = [
     "write_pyramid_metadata",
 ]  # fmt: skip
 
+_PART_PX = 1024
+"""What is halved at once: its source is as large as the largest shard that is read of a slide."""
+
 Source = Callable[[int, int, int, int], Pixels]
 """Reads (y, x, height, width) of a level as uint8 [height, width, 3]."""
 
@@ -322,6 +325,15 @@ def halved_pixels(
     BadProduct
         A shard of the level below is missing or damaged.
     """
+    y, x, height, width = box
+    out = np.empty((height, width, 3), np.uint8)
+    for top, left in itertools.product(range(0, height, _PART_PX), range(0, width, _PART_PX)):
+        part = out[top : top + _PART_PX, left : left + _PART_PX]
+        part[:] = _halved_part(plan, level, folder, (y + top, x + left, *part.shape[:2]))
+    return out
+
+
+def _halved_part(plan: Pyramid, level: int, folder: Path, box: tuple[int, int, int, int]) -> Pixels:
     below, (y, x, height, width) = level - 1, box
     full_height, full_width = plan.sizes_px[below]
     rows = slice(2 * y, min(2 * (y + height), full_height), 1)
