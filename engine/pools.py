@@ -108,6 +108,8 @@ def open_pool(jobs: int = 1, *, cluster: str | None = None) -> Iterator[Pool]:
         "distributed.worker.memory.spill": False,
         # By Dask's 15 s, a worker that is slow to start would never be replaced.
         "distributed.deploy.lost-worker-timeout": f"{_WITHOUT_WORKERS_S}s",
+        # A second's profile is kept for an hour: a tenth of a megabyte each, never looked at.
+        "distributed.worker.profile.enabled": False,
         "distributed.nanny.pre-spawn-environ": {**_ONE_THREAD, **_KEEP_FREED},
     }
     with dask.config.set(settings), ExitStack() as stack:
