@@ -146,6 +146,20 @@ def run(command: Command, slide: Path) -> Cost:
         return Cost(wall, cpu, peak, len(files), sum(path.stat().st_size for path in files))
 
 
+def seconds_apart(command: Command, slide: Path, count: int) -> float:
+    """Wall clock of so many runs at once that know nothing of each other."""
+    with tempfile.TemporaryDirectory(dir=slide.parent) as folder:
+        start = time.perf_counter()
+        running = [
+            subprocess.Popen(list(command(slide, Path(folder, str(n)))), stdout=subprocess.DEVNULL)
+            for n in range(count)
+        ]
+        codes = [process.wait() for process in running]
+        if any(codes):
+            raise SystemExit("a run beside another failed")
+        return time.perf_counter() - start
+
+
 class _Watch:
     """Looks at a process and its children all the time; keeps the most that one of them held."""
 
@@ -271,6 +285,8 @@ def large(folder: Path) -> list[str]:
                 )
             )  # fmt: skip
             print(rows[-1], flush=True)
+            if (name, side) == (COMPATIBLE, SCALING_PX):
+                apart_s = seconds_apart(TOOLS[name][0], slide, 2)
         slide.unlink()
     header = ("slide (px)", "tool", "seconds", "MPix/s", "memory (MiB)", "files", "GB")
     lines = ["# Ingest, from a hundred megapixels to ten gigapixels", "", ABOUT_LARGE, ""]
@@ -283,6 +299,8 @@ def large(folder: Path) -> list[str]:
     )
     words = f"two workers over one at {SCALING_PX:,} px, each without its start"
     lines.append(verdict(words, one / two, 1.8))
+    apart = 2 * costs[COMPATIBLE, SCALING_PX].wall_s / apart_s
+    lines.append(f"- what two runs of one worker each, at once, do over one: {apart:.3g}")
     for name in (ARCHIVE, TWO):
         sizes = [costs[name, side].peak_mib for side in LARGE_PX]
         lines.append(verdict(f"{name}, most memory over least", max(sizes) / min(sizes), -1.1))
