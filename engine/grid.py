@@ -219,9 +219,7 @@ def tissue_fraction(
     float32 [n]
         0 … 1, by the mask's pixels that the tile touches.
     """
-    summed = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int64)
-    summed[1:, 1:] = mask.cumsum(0).cumsum(1)
-    spans = [
+    (top, bottom), (left, right) = (
         _span(
             grid.coords_px[:, axis],
             grid.footprint_px[axis],
@@ -229,10 +227,21 @@ def tissue_fraction(
             mask.shape[axis],
         )
         for axis in (0, 1)
-    ]
-    (top, bottom), (left, right) = spans
-    inside = summed[bottom, right] - summed[top, right] - summed[bottom, left] + summed[top, left]
+    )
+    inside = np.empty(len(grid), np.int64)
+    # Row by row of the grid, so that no sums over the whole mask are held.
+    for here in _alike(top * (len(mask) + 1) + bottom):
+        first = here[0]
+        summed = np.zeros(mask.shape[1] + 1, np.int64)
+        np.cumsum(mask[top[first] : bottom[first]].sum(0), out=summed[1:])
+        inside[here] = summed[right[here]] - summed[left[here]]
     return (inside / ((bottom - top) * (right - left))).astype(np.float32)
+
+
+def _alike(values: NDArray[np.int64]) -> list[NDArray[np.intp]]:
+    """Where each value that occurs is found."""
+    order = np.argsort(values, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(values[order])) + 1) if len(order) else []
 
 
 def overlaps(grid: TileGrid, parts: Iterable[Bounds]) -> NDArray[np.bool_]:

@@ -28,7 +28,7 @@ from .tiff_layout import PARSE_ERRORS
 if TYPE_CHECKING:
     from .dicom_tiles import DicomTiles
 
-_CACHE_BYTES = 64 * 1024**2
+_CACHE_BYTES = 32 * 1024**2
 
 
 def is_ours(path: Path) -> bool:

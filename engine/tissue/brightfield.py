@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,11 @@ from .methods import AUTO
 from .shapes import (
     SMALLEST_UM2,
     Mask,
-    bands,
+    by_bands,
     closed,
     counts,
     disk,
+    looked_up,
     without_holes,
     without_specks,
 )
@@ -76,9 +78,15 @@ def stained(image: Pixels, usable: Mask, *, mpp: float, method: str = AUTO) -> M
     """
     if method != AUTO:
         return _whole(_above_otsu(image, usable, mpp, _SCORES[method]), mpp)
-    found = [stained(image, usable, mpp=mpp, method=name) for name in _SCORES]
-    enough = _MOST_OF_IT * np.logical_or.reduce(found).sum()
-    return next(mask for mask in found if mask.sum() >= enough)
+    # One bit a method.
+    found = np.zeros(usable.shape, np.uint8)
+    for bit, name in enumerate(_SCORES):
+        found |= stained(image, usable, mpp=mpp, method=name).view(np.uint8) << bit
+    ways = np.arange(1 << len(_SCORES))
+    often = counts(found, len(ways))
+    enough = _MOST_OF_IT * often[1:].sum()
+    first = next(b for b in range(len(_SCORES)) if often[ways >> b & 1 == 1].sum() >= enough)
+    return looked_up(ways >> first & 1 == 1, found)
 
 
 def _whole(found: Mask, mpp: float) -> Mask:
@@ -91,15 +99,16 @@ def _above_otsu(image: Pixels, usable: Mask, mpp: float, score: _Score) -> Mask:
     import cv2
 
     figures = score.of(image, mpp)
-    sample = figures[usable]
+    often, values = counts(figures, 256, usable), np.arange(256)
     nothing = np.zeros(figures.shape, bool)
-    if sample.size == 0:
+    if not often.any():
         return nothing
-    otsu, _ = cv2.threshold(sample, 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
-    above = sample > otsu
-    if above.all() or not above.any():
+    otsu, _ = cv2.threshold(figures[usable], 0, 255, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
+    above = values > otsu
+    if not often[above].any() or not often[~above].any():
         return nothing
-    if sample[above].mean() - sample[~above].mean() < score.least_contrast:
+    high, low = (np.average(values[side], weights=often[side]) for side in (above, ~above))
+    if high - low < score.least_contrast:
         return nothing
     return np.asarray((figures > np.clip(otsu, *score.threshold)) & usable)
 
@@ -110,20 +119,29 @@ def saturation(image: Pixels, mpp: float) -> Pixels:
 
     glass = glass_colour(image)
     table = np.rint(np.arange(256)[:, None] * glass.max() / glass)
-    balanced = cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8).reshape(1, 256, 3))
-    hsv = cv2.cvtColor(balanced, cv2.COLOR_RGB2HSV)
-    return np.asarray(cv2.GaussianBlur(hsv[..., 1], (0, 0), _SMOOTH_UM / mpp), np.uint8)
+    table = np.clip(table, 0, 255).astype(np.uint8).reshape(1, 256, 3)
+
+    def of(part: Pixels) -> Pixels:
+        return np.asarray(cv2.cvtColor(cv2.LUT(part, table), cv2.COLOR_RGB2HSV)[..., 1])
+
+    return np.asarray(cv2.GaussianBlur(by_bands(of, image), (0, 0), _SMOOTH_UM / mpp), np.uint8)
 
 
 def density(image: Pixels, mpp: float) -> Pixels:
     """Optical density (log10) against glass, mean of R, G, B, smoothed; uint8 [h, w] in 1/100."""
     import cv2
 
-    glass = glass_colour(image)
-    mean = np.empty(image.shape[:2], np.float32)
-    for rows in bands(image.shape):
-        mean[rows] = density_of(image[rows], glass).mean(2)
-    return _in_bytes(cv2.GaussianBlur(mean, (0, 0), _SMOOTH_UM / mpp), 100)
+    glass, sigma = glass_colour(image), _SMOOTH_UM / mpp
+
+    def of(part: Pixels) -> Pixels:
+        return _in_bytes(cv2.GaussianBlur(density_of(part, glass).mean(2), (0, 0), sigma), 100)
+
+    return by_bands(of, image, reach_px=blur_reach_px(sigma))
+
+
+def blur_reach_px(sigma_px: float) -> int:
+    """How far OpenCV's Gaussian of this deviation looks, in float32: four deviations."""
+    return math.ceil(4 * sigma_px) + 1
 
 
 def _in_bytes(values: Any, scale: int) -> Pixels:
@@ -167,25 +185,41 @@ def entropy(image: Pixels, mpp: float) -> Pixels:
     """Shannon entropy of the grey values within squares of 80 µm; uint8 [h, w] in 1/32 bit.
 
     Grey values are taken in steps of 4 relative to the glass, so that its noise has none. The
-    squares stand 16 µm apart, and what lies between is interpolated.
+    squares stand about 16 µm apart, and what lies between is interpolated.
     """
     import cv2
 
-    grey = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.int16)
     glass = int(
         cv2.cvtColor(glass_colour(image).round().reshape(1, 1, 3), cv2.COLOR_RGB2GRAY)[0, 0]
     )
     # Glass is in the middle of its step: its noise stays within.
-    steps = ((grey - glass + 1024 + _GREY_LEVELS // 2) // _GREY_LEVELS).astype(np.uint16)
-    size = tuple(max(1, round(side * mpp / max(mpp, _CELL_UM))) for side in image.shape[1::-1])
-    side = 2 * round(_TEXTURE_UM / max(mpp, _CELL_UM)) + 1
+    table = (np.arange(256) - glass + 1024 + _GREY_LEVELS // 2) // _GREY_LEVELS
+    table = (table - table[0]).astype(np.uint8)
+    cell = max(1, round(_CELL_UM / mpp))
+    reach = round(_TEXTURE_UM / (cell * mpp))
+
+    def of(part: Pixels) -> Pixels:
+        steps = np.asarray(cv2.LUT(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY), table), np.uint8)
+        return _in_bytes(_entropy_of(steps, cell, reach), 32)
+
+    return by_bands(of, image, reach_px=(reach + 1) * cell, unit_px=cell)
+
+
+def _entropy_of(steps: Pixels, cell: int, reach: int) -> NDArray[np.float32]:
+    """Entropy (bits) of whole numbers [h, w] within ``reach`` cells of ``cell`` px; float32."""
+    import cv2
+
+    height, width = steps.shape
+    below, right = -height % cell, -width % cell
+    whole = cv2.copyMakeBorder(steps, 0, below, 0, right, cv2.BORDER_REPLICATE)
+    size = (whole.shape[1] // cell, whole.shape[0] // cell)
     bits = np.zeros(size[::-1], np.float32)
-    for step in np.flatnonzero(counts(steps, int(steps.max()) + 1)):
-        here = cv2.resize((steps == step).astype(np.float32), size, interpolation=cv2.INTER_AREA)
-        share = np.maximum(cv2.blur(here, (side, side)), 1e-9)
+    for step in np.unique(steps).tolist():
+        here = cv2.resize((whole == step).astype(np.float32), size, interpolation=cv2.INTER_AREA)
+        share = np.maximum(cv2.blur(here, (2 * reach + 1, 2 * reach + 1)), 1e-9)
         bits -= share * np.log2(share)
-    wide = cv2.resize(bits, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    return _in_bytes(wide, 32)
+    wide = cv2.resize(bits, whole.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return np.asarray(wide[:height, :width], np.float32)
 
 
 def _entropy_inside(image: Pixels, mpp: float) -> Pixels:

@@ -18,9 +18,8 @@ from .methods import AUTO, FLUORESCENCE, model_path, require_method
 from .pen import pen_strokes
 from .rims import bubbles_and_edges
 from .segmenter import load_segmenter
-from .shapes import Mask
 
-VERSION = 2
+VERSION = 3
 """Goes up with every change that alters a mask."""
 
 DEFAULT_MPP = 8.0
@@ -67,6 +66,7 @@ def find_tissue(
     else:
         image, downsample = read_overview(slide, mpp=at)
         labels = label_tissue(image, mpp=at, method=method, artefacts=artefacts)
+        del image
         if artefacts:
             labels[blurred(slide, labels == TISSUE)] = BLUR
     mpp_mask = (info.mpp[0] * downsample[0], info.mpp[1] * downsample[1])
@@ -105,21 +105,21 @@ def label_tissue(
     uint8 [h, w]
         0 background, or a key of :data:`~.mask.LABELS`.
     """
-    found: dict[int, Mask] = {}
+    found = np.zeros(image.shape[:2], np.uint8)
     if artefacts:
         bubble, edge = bubbles_and_edges(image, mpp=mpp)
-        found = {EDGE: edge, BUBBLE: bubble, PEN: pen_strokes(image, mpp=mpp)}
+        found[edge], found[bubble] = EDGE, BUBBLE
+        del bubble, edge
+        found[pen_strokes(image, mpp=mpp)] = PEN
     path = model_path(method)
     if path is None:
-        usable = ~np.logical_or.reduce([np.zeros(image.shape[:2], bool), *found.values()])
-        tissue = stained(image, usable, mpp=mpp, method=method)
-        labels = np.where(tissue, TISSUE, BACKGROUND).astype(np.uint8)
+        labels = found
+        labels[stained(image, found == BACKGROUND, mpp=mpp, method=method)] = TISSUE
     else:
         segmenter = load_segmenter(path)
         labels = segmenter.label(image, mpp=mpp)
-        found = {kind: where for kind, where in found.items() if kind not in segmenter.labels}
-    for kind, where in found.items():
-        labels[where] = kind
+        for kind in {EDGE, BUBBLE, PEN} - set(segmenter.labels):
+            labels[found == kind] = kind
     if artefacts:
         labels[folds(image, labels == TISSUE, mpp=mpp)] = FOLD
     return labels

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ..slides.base import Pixels
-from .brightfield import density_of, glass_colour
-from .shapes import Mask, bands, disk, opened, window
+from .brightfield import blur_reach_px, density_of, glass_colour
+from .shapes import (
+    Mask,
+    by_bands,
+    counts,
+    disk,
+    opened,
+    overlapping,
+    pieces,
+    window,
+    without_specks,
+)
 
 _SMOOTH_UM = 15.0
 _WIDEST_UM = 250.0
@@ -54,32 +66,14 @@ def folds(image: Pixels, tissue: Mask, *, mpp: float) -> Mask:
     Bautista & Yagi (2009), Detection of tissue folds in whole slide images, EMBC:3669-3672: folds
     by their saturation and intensity against the rest of the section.
     """
-    import cv2
 
     found = np.zeros(tissue.shape, bool)
     if not tissue.any() or mpp > _NARROWEST_UM / 2:
         return found
     glass = glass_colour(image)
-    mean = np.empty(tissue.shape, np.float32)
-    for rows in bands(tissue.shape):
-        mean[rows] = _smooth_density(image, glass, (rows, slice(None)), mpp).mean(2)
-    # Glass beside a strand is no surroundings: it takes the slide's usual density.
-    usual = np.median(mean[tissue], overwrite_input=True)
-    filled = np.where(tissue, mean, np.float32(usual))
-    beside = np.asarray(cv2.erode(filled, disk(_WIDEST_UM / 2 / mpp)))
-    cv2.dilate(beside, disk(_WIDEST_UM / 2 / mpp), dst=filled)
-    del beside
-    filled *= np.float32(_LEAST_RATIO)
-    ridges = tissue & (mean > _LEAST_DENSITY) & (mean > filled)
-    del mean, filled
-    ridges = opened(ridges, _NARROWEST_UM / 2 / mpp)
-    count, numbers, boxes, _ = cv2.connectedComponentsWithStats(ridges.astype(np.uint8))
-    for number in range(1, count):
-        *box, area = boxes[number].tolist()
-        if area * mpp**2 < _NARROWEST_UM * _SHORTEST_UM:
-            continue
-        part = window(box, ridges.shape, _FAR_UM / mpp)
-        piece = np.asarray(numbers[part] == number)
+    ridges = opened(_ridges(image, tissue, glass, mpp), _NARROWEST_UM / 2 / mpp)
+    ridges = without_specks(ridges, _NARROWEST_UM * _SHORTEST_UM / mpp**2)
+    for part, piece in _pieces(ridges, _FAR_UM / mpp):
         if _is_long(piece, mpp) and _is_doubled(
             piece, ridges[part], tissue[part], _smooth_density(image, glass, part, mpp), mpp
         ):
@@ -87,21 +81,87 @@ def folds(image: Pixels, tissue: Mask, *, mpp: float) -> Mask:
     return found
 
 
+def _pieces(mask: Mask, margin_px: float) -> Iterator[tuple[tuple[slice, slice], Mask]]:
+    """Each connected piece in a part of the mask, with a margin, and where that part is."""
+    import cv2
+
+    outlines, tree = cv2.findContours(mask.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    for outline, (*_, parent) in zip(outlines, [] if tree is None else tree[0], strict=True):
+        if parent >= 0:
+            # The outline of a hole.
+            continue
+        part = window(cv2.boundingRect(outline), mask.shape, margin_px)
+        numbers, _ = pieces(mask[part])
+        x, y = outline[0, 0]
+        yield part, np.asarray(numbers == numbers[y - part[0].start, x - part[1].start])
+
+
+def _ridges(image: Pixels, tissue: Mask, glass: NDArray[np.float32], mpp: float) -> Mask:
+    """Where the mean density of R, G, B stands out of what is around, wider than a fold may be."""
+    import cv2
+
+    sigma, widest = _SMOOTH_UM / mpp, disk(_WIDEST_UM / 2 / mpp)
+    reach_px = blur_reach_px(sigma)
+
+    def mean_of(part: Pixels) -> NDArray[np.float32]:
+        mean: NDArray[np.float32] = _smooth(part, glass, sigma).mean(2)
+        return mean
+
+    # Glass beside a strand is no surroundings: it takes the slide's usual density.
+    usual = _median(mean_of, image, tissue, reach_px)
+
+    def stands_out(part: Pixels, tissue: Mask) -> Mask:
+        mean = mean_of(part)
+        filled = np.where(tissue, mean, usual)
+        beside = _LEAST_RATIO * np.asarray(cv2.dilate(cv2.erode(filled, widest), widest))
+        return tissue & (mean > _LEAST_DENSITY) & (mean > beside)
+
+    return by_bands(stands_out, image, tissue, reach_px=reach_px + len(widest))
+
+
+def _median(
+    of: Callable[[Pixels], NDArray[np.float32]], image: Pixels, where: Mask, reach_px: int
+) -> np.float32:
+    """Median of what ``of`` gives, none below 0, over a mask; never are all values held.
+
+    Such numbers are in the order of their bits: the upper half of these is counted first, and
+    only values that share it with the middle ones are sorted.
+    """
+
+    def upper_half(part: Pixels) -> NDArray[np.uint16]:
+        # None is left as -0.
+        return ((of(part) + np.float32(0)).view(np.uint32) >> 16).astype(np.uint16)
+
+    upper = by_bands(upper_half, image, reach_px=reach_px)
+    often = counts(upper, 2**16, where).cumsum()
+    middle = np.array([(often[-1] - 1) // 2, often[-1] // 2])
+    first, last = np.searchsorted(often, middle, side="right")
+    near = where & (upper >= first) & (upper <= last)
+    del upper
+    kept = [of(image[seen])[own][near[rows]] for rows, seen, own in overlapping(image, reach_px)]
+    before = often[first - 1] if first else 0
+    return np.float32(np.sort(np.concatenate(kept))[middle - before].mean())
+
+
+def _smooth(image: Pixels, glass: NDArray[np.float32], sigma_px: float) -> NDArray[np.float32]:
+    import cv2
+
+    return np.asarray(cv2.GaussianBlur(density_of(image, glass), (0, 0), sigma_px), np.float32)
+
+
 def _smooth_density(
     image: Pixels, glass: NDArray[np.float32], part: tuple[slice, slice], mpp: float
 ) -> NDArray[np.float32]:
     """Density of a part of an overview, smoothed with what is around it: float32 [h, w, 3]."""
-    import cv2
-
     sigma = _SMOOTH_UM / mpp
     inner = [s.indices(side)[:2] for s, side in zip(part, image.shape, strict=False)]
     (top, bottom), (left, right) = inner
     x, y, width, height = left, top, right - left, bottom - top
     around = window((x, y, width, height), image.shape[:2], 4 * sigma)
-    density = cv2.GaussianBlur(density_of(image[around], glass), (0, 0), sigma)
+    density = _smooth(image[around], glass, sigma)
     rows = slice(top - around[0].start, bottom - around[0].start)
     columns = slice(left - around[1].start, right - around[1].start)
-    return np.asarray(density[rows, columns], np.float32)
+    return density[rows, columns]
 
 
 def _is_long(piece: Mask, mpp: float) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+from numpy.typing import NDArray
 
 from ..quality import ink_pixels
 from ..slides.base import Pixels
-from .shapes import Mask, bands, counts, dilated, looked_up, opened, pieces, without_specks
+from .shapes import Mask, by_bands, counts, dilated, looked_up, opened, pieces, without_specks
 
 _SMALLEST_UM2 = 40_000.0
 _MARGIN_UM = 40.0
@@ -37,38 +40,45 @@ def pen_strokes(image: Pixels, *, mpp: float) -> Mask:
     -------
     bool [h, w]
     """
-    bright = _brightened(image)
-    red = _touching_glass(opened(_red(bright), _RED_WIDTH_UM / 2 / mpp), bright, mpp)
-    ink = without_specks(ink_pixels(bright) | red, _SMALLEST_UM2 / mpp**2)
+    import cv2
+
+    table = _brightening(image)
+
+    def bright(look: Callable[[Pixels], Mask]) -> Mask:
+        return by_bands(lambda part: look(np.asarray(cv2.LUT(part, table))), image)
+
+    red = opened(bright(_red), _RED_WIDTH_UM / 2 / mpp)
+    if red.any():
+        red = _touching_glass(red, bright(_is_glass), mpp)
+    ink = without_specks(bright(ink_pixels) | red, _SMALLEST_UM2 / mpp**2)
     return dilated(ink, _MARGIN_UM / mpp) if ink.any() else ink
 
 
-def _brightened(image: Pixels) -> Pixels:
-    import cv2
-
+def _brightening(image: Pixels) -> NDArray[np.uint8]:
+    """What each of the 256 values becomes."""
     glass = float(np.quantile(image.max(2), 0.95))
     if glass >= _WHITE or glass == 0:
-        return image
-    table = np.clip(np.rint(np.arange(256) * (_WHITE / glass)), 0, 255).astype(np.uint8)
-    return np.asarray(cv2.LUT(image, table), np.uint8)
+        return np.arange(256, dtype=np.uint8)
+    brighter = np.clip(np.rint(np.arange(256) * (_WHITE / glass)), 0, 255)
+    return np.asarray(brighter, np.uint8)
 
 
 def _red(image: Pixels) -> Mask:
     table = -np.log10(np.maximum(np.arange(256), 1).astype(np.float32) / np.float32(_WHITE))
-    found = np.empty(image.shape[:2], bool)
-    for rows in bands(image.shape):
-        red, green, blue = np.moveaxis(table[image[rows]], 2, 0)
-        found[rows] = (green > 0.45) & (blue > 0.7 * green) & (red < 0.25 * green)
-    return found
+    red, green, blue = np.moveaxis(table[image], 2, 0)
+    return np.asarray((green > 0.45) & (blue > 0.7 * green) & (red < 0.25 * green))
 
 
-def _touching_glass(red: Mask, image: Pixels, mpp: float) -> Mask:
+def _is_glass(image: Pixels) -> Mask:
     import cv2
 
-    if not red.any():
-        return red
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
-    glass = cv2.inRange(hsv, (0, 0, 200), (180, 30, 255)) > 0
+    return np.asarray(cv2.inRange(hsv, (0, 0, 200), (180, 30, 255))) > 0
+
+
+def _touching_glass(red: Mask, glass: Mask, mpp: float) -> Mask:
+    import cv2
+
     numbers, _ = pieces(red)
     # The rim is a step away, beyond the pixels where ink and glass are mixed.
     step = max(2.0, _MARGIN_UM / mpp)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..slides.base import Pixels
 from .brightfield import glass_colour
-from .shapes import Mask, closed, dilated, disk, window, without_specks
+from .shapes import Mask, by_bands, closed, dilated, disk, window, without_specks
 
 _WIDEST_UM = 120.0
 _LEAST_DARK = 0.06
@@ -24,6 +24,7 @@ _ROUND = 0.85
 _GLASS_BESIDE = 0.7
 _GLASS_INSIDE = 0.5
 _BESIDE_UM = 120.0
+_LINE_UM = 1.5 * _GAP_UM
 _SHORTEST_EDGE_UM = 4_000.0
 _EDGE_GAP_UM = 200.0
 _MARGIN_UM = 40.0
@@ -59,19 +60,30 @@ def _lines(image: Pixels, mpp: float) -> tuple[Mask, Mask]:
     """Thin grey lines, and what is as bright as glass."""
     import cv2
 
-    grey = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)[..., 1] < _MOST_SATURATION
-    light = image.max(2).astype(np.float32)
-    light /= glass_colour(image).max()
-    deep = cv2.morphologyEx(light, cv2.MORPH_BLACKHAT, disk(max(1.0, _WIDEST_UM / 2 / mpp)))
-    lines = closed((deep > _LEAST_DARK) & grey, _GAP_UM / mpp)
-    return without_specks(lines, _SMALLEST_RIM_UM2 / mpp**2), grey & (light > 1 - _LEAST_DARK)
+    brightest, widest = glass_colour(image).max(), disk(max(1.0, _WIDEST_UM / 2 / mpp))
+
+    def grey_and_light(part: Pixels) -> tuple[Mask, NDArray[np.float32]]:
+        light = part.max(2).astype(np.float32)
+        light /= brightest
+        return cv2.cvtColor(part, cv2.COLOR_RGB2HSV)[..., 1] < _MOST_SATURATION, light
+
+    def dark(part: Pixels) -> Mask:
+        grey, light = grey_and_light(part)
+        return grey & (cv2.morphologyEx(light, cv2.MORPH_BLACKHAT, widest) > _LEAST_DARK)
+
+    def bright(part: Pixels) -> Mask:
+        grey, light = grey_and_light(part)
+        return grey & (light > 1 - _LEAST_DARK)
+
+    lines = closed(by_bands(dark, image, reach_px=len(widest)), _GAP_UM / mpp)
+    return without_specks(lines, _SMALLEST_RIM_UM2 / mpp**2), by_bands(bright, image)
 
 
 def _bubbles(lines: Mask, glass: Mask, mpp: float) -> Mask:
     import cv2
 
     out = np.zeros(lines.shape, np.uint8)
-    outlines, tree = cv2.findContours(lines.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    outlines, tree = cv2.findContours(lines.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     for outline, (_, _, child, _) in zip(outlines, [] if tree is None else tree[0], strict=True):
         if child < 0 or cv2.contourArea(outline) * mpp**2 < _SMALLEST_BUBBLE_UM2:
             continue
@@ -105,11 +117,15 @@ def _edges(lines: Mask, glass: Mask, mpp: float) -> Mask:
 
     shortest = _SHORTEST_EDGE_UM / mpp
     out = np.zeros(lines.shape, np.uint8)
-    lines = lines & (_glass_beside(lines, glass, mpp) >= _GLASS_BESIDE)
+
+    def on_glass(line: Mask, glass: Mask) -> Mask:
+        return line & (_glass_beside(line, glass, mpp) >= _GLASS_BESIDE)
+
+    lines = by_bands(on_glass, lines, glass, reach_px=_beside_px(mpp))
     if not lines.any() or np.hypot(*lines.shape) < shortest:
         return np.asarray(out > 0)
     segments = cv2.HoughLinesP(
-        lines.astype(np.uint8),
+        lines.view(np.uint8),
         1,
         np.pi / 720,
         threshold=max(10, round(0.5 * shortest)),
@@ -122,14 +138,19 @@ def _edges(lines: Mask, glass: Mask, mpp: float) -> Mask:
     return dilated((out > 0) & lines, _MARGIN_UM / mpp)
 
 
+def _beside_px(mpp: float) -> int:
+    """How far :func:`_glass_beside` looks."""
+    return round(_BESIDE_UM / mpp) + round(_LINE_UM / mpp)
+
+
 def _glass_beside(line: Mask, glass: Mask, mpp: float) -> NDArray[np.float32]:
     """Share of glass in what lies around each pixel, the line with a margin left out."""
     import cv2
 
     side = (2 * round(_BESIDE_UM / mpp) + 1,) * 2
-    beside = ~dilated(line, 1.5 * _GAP_UM / mpp)
+    beside = ~dilated(line, _LINE_UM / mpp)
     glassy, all_of_it = (
-        cv2.boxFilter(plane.astype(np.uint8), cv2.CV_32F, side, normalize=False)
+        cv2.boxFilter(plane.view(np.uint8), cv2.CV_32F, side, normalize=False)
         for plane in (glass & beside, beside)
     )
     share = np.asarray(glassy, np.float32)

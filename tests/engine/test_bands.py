@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 
 from microtome.engine.tissue import brightfield, fold, pen, shapes
-from microtome.engine.tissue.brightfield import density, density_of, glass_colour
-from microtome.engine.tissue.shapes import bands, counts, looked_up
+from microtome.engine.tissue.brightfield import density, density_of, entropy, glass_colour
+from microtome.engine.tissue.detect import label_tissue
+from microtome.engine.tissue.shapes import (
+    bands,
+    counts,
+    looked_up,
+    without_holes,
+    without_specks,
+)
 
 
 @pytest.fixture
@@ -74,8 +81,50 @@ class TestBands:
         np.testing.assert_array_equal(pen._red(image), expected)
         assert expected[:9, :9].all()
 
+    @pytest.mark.parametrize("seed", range(4))
+    def test_specks_and_holes_are_those_of_scikit_image(self, seed):
+        from scipy.ndimage import gaussian_filter
+        from skimage.measure import label
 
-def test_narrow_bands_change_no_density(image, monkeypatch):
-    whole = density(image, 8.0)
+        noise = np.random.default_rng(seed).normal(size=(140, 60))
+        mask = gaussian_filter(noise, (3, 1)) > (-0.05, 0.05, 0.1, -0.1)[seed]
+        for least_px in (3, 11, 40.5, 300):
+            numbers = label(mask, connectivity=2)
+            areas = np.bincount(numbers.ravel())
+            expected = mask & (areas >= least_px)[numbers]
+            np.testing.assert_array_equal(without_specks(mask, least_px), expected)
+            numbers = label(~mask, connectivity=2)
+            areas = np.bincount(numbers.ravel())
+            rim = np.concatenate([numbers[0], numbers[-1], numbers[:, 0], numbers[:, -1]])
+            areas[rim] = numbers.size
+            expected = mask | (~mask & (areas < least_px)[numbers])
+            np.testing.assert_array_equal(without_holes(mask, least_px), expected)
+
+    @pytest.mark.parametrize("share", [0.0, 0.3, 0.8])
+    def test_the_median_over_a_mask_is_numpys(self, image, share):
+        values = np.maximum(image[..., 0].astype(np.float32) - 90, 0) / 7
+        for more in (0, 1):
+            where = np.random.default_rng(2).random(values.shape) > share
+            where[0, 0] = where.sum() % 2 == more
+            found = fold._median(lambda part: part.copy(), values, where, 0)
+            assert found == np.median(values[where])
+
+
+@pytest.mark.parametrize("figure", [density, entropy])
+def test_narrow_bands_change_no_figure(image, monkeypatch, figure):
+    whole = figure(image, 8.0)
     monkeypatch.setattr(shapes, "_BAND_PX", 151 * 7)
-    np.testing.assert_array_equal(density(image, 8.0), whole)
+    np.testing.assert_array_equal(figure(image, 8.0), whole)
+
+
+def test_narrow_bands_change_no_mask(monkeypatch):
+    from microtome.engine.synthetic import Painter, plan_slide
+
+    recipe = plan_slide(5, height_px=6144, width_px=6144, tissue_fraction=0.5)
+    image = np.ascontiguousarray(Painter(recipe).paint(0, 0, 6144, 6144)[::16, ::16])
+    image[40:60, 30:200] = (20, 90, 200)
+    image[200:206] = 170
+    whole = label_tissue(image, mpp=8.0)
+    assert len(np.unique(whole)) >= 3
+    monkeypatch.setattr(shapes, "_BAND_PX", image.shape[1] * 9)
+    np.testing.assert_array_equal(label_tissue(image, mpp=8.0), whole)
