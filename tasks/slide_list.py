@@ -73,14 +73,15 @@ def _slides_of(name: str, mpp: Mpp | None) -> Iterator[SlideItem]:
             assert case.path is not None
             yield SlideItem(case.id, case.path, case.mpp or mpp)
     elif path.exists() or not _MAGIC.intersection(name):
-        yield SlideItem(_stem(path), path, mpp)
+        yield SlideItem(slide_id(path), path, mpp)
     else:
         found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - absolute patterns too
         if not found:
             raise MissingFile("nothing matches this pattern", where=name, remedy="Check the path")
         for match in found:
-            yield SlideItem(_stem(Path(match)), Path(match), mpp)
+            yield SlideItem(slide_id(Path(match)), Path(match), mpp)
 
 
-def _stem(path: Path) -> str:
+def slide_id(path: Path) -> str:
+    """Identity of a slide that no table names: its file's name, without what says its format."""
     return path.absolute().stem.removesuffix(".ome")

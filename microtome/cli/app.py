@@ -21,6 +21,7 @@ from . import (
     mil,
     simulate,
     tissue,
+    view,
 )
 
 app = typer.Typer(
@@ -65,6 +66,7 @@ _GROUPS = (
     mil,
     simulate,
     tissue,
+    view,
 )
 for group in _GROUPS:
     group.register(app)
