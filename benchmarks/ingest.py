@@ -113,10 +113,11 @@ class Cost:
     size_bytes: int
 
 
-def install_peers() -> None:
+def install_peers(*names: str) -> None:
     """Make each peer's environment, where it is not there yet."""
     uv = str(Path(sys.executable).parent / "uv")
-    for needs in sorted(PEERS.glob("*.txt")):
+    for name in names:
+        needs = PEERS / f"{name}.txt"
         venv = VENVS / needs.stem
         if (venv / "ready").exists():
             continue
@@ -350,7 +351,7 @@ def main() -> None:
             lines, page = large(Path(text)), "ingest_large.md"
         else:
             if not asked.quick:
-                install_peers()
+                install_peers("libvips", "ngff-zarr", "ome-zarr", "wsic")
             rounds = 1 if asked.quick else asked.rounds
             lines, page = peers(Path(text), quick=asked.quick, rounds=rounds), "ingest.md"
     lines += ["", measured_on("zarr", "dask", "tifffile", "simplejpeg", "openslide-python")]

@@ -18,7 +18,8 @@ from .matrices import Array, as_network
 _TIE = 1e-12
 """Two paths are equally short when their lengths differ by less than this fraction."""
 
-_BLOCK_ELEMENTS = 2**15
+_MANY_REGIONS, _REGIONS_AN_EDGE = 2500, 50
+"""Dijkstra's heap is faster from so many regions on, and so many more for each edge of a region."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +62,17 @@ class Lengths:
 def distances(lengths: Lengths) -> Array:
     """Length of the shortest path between all pairs: float64 [r, r], infinite where there is none.
 
-    Floyd-Warshall or Dijkstra, whichever SciPy finds faster for the density.
+    Floyd-Warshall, or Dijkstra where many regions have few edges each.
     """
-    found: Array = shortest_path(lengths.values, directed=False)
+    n = len(lengths.values)
+    mean_degree = np.isfinite(lengths.values).sum() / n - 1
+    if n > _MANY_REGIONS + _REGIONS_AN_EDGE * mean_degree:
+        by_heap: Array = shortest_path(lengths.values, method="D", directed=False)
+        return by_heap
+    from .shortest import floyd_warshall
+
+    found = lengths.values.copy()
+    floyd_warshall(found)
     return found
 
 
@@ -140,16 +149,30 @@ def local_efficiency_weighted(weights: ArrayLike) -> Array:
 
 
 def _local_efficiency(lengths: Array, ties: Array) -> Array:
-    found = np.zeros(len(ties))
-    for region, row in enumerate(ties):
-        neighbours = np.flatnonzero(row)
-        k = len(neighbours)
-        if k < 2:
-            continue
-        distance = shortest_path(lengths[np.ix_(neighbours, neighbours)], directed=False)
-        np.fill_diagonal(distance, np.inf)
-        found[region] = row[neighbours] @ (1 / distance) @ row[neighbours] / (k * (k - 1))
-    return found
+    from .shortest import efficiency_by_halves, efficiency_one_by_one
+
+    neighbours = ties != 0
+    n = len(ties)
+    allowed = _shared_neighbours(neighbours)
+    fresh = np.count_nonzero(allowed[0]) + np.count_nonzero(
+        allowed[1:] & ~np.repeat(allowed, 2, axis=0)[: len(allowed) - 1]
+    )
+    if fresh * n**2 < (neighbours.sum(axis=1, dtype=np.float64) ** 3).sum():
+        return efficiency_by_halves(lengths, ties, allowed)
+    return efficiency_one_by_one(lengths, ties)
+
+
+def _shared_neighbours(neighbours: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Neighbours of all regions below each node of a binary heap of halves: bool [node, r]."""
+    n = len(neighbours)
+    n_leaves = 1 << max(0, (n - 1).bit_length())
+    level = np.ones((n_leaves, n), bool)
+    level[:n] = neighbours
+    levels = [level]
+    while len(level) > 1:
+        level = level[::2] & level[1::2]
+        levels.append(level)
+    return np.concatenate(levels[::-1])
 
 
 def betweenness(lengths: Lengths) -> Array:
@@ -159,55 +182,32 @@ def betweenness(lengths: Lengths) -> Array:
     by (r - 1)(r - 2) / 2 for a share of pairs; double it for the convention of the Brain
     Connectivity Toolbox, which counts both directions.
 
-    Notes
-    -----
-    Brandes' accumulation for a block of sources at once: step k handles the k-th nearest region of
-    every source of the block. The block is sized to stay in the processor's cache.
-
     References
     ----------
     Brandes (2001), J. Math. Sociol. 25:163; Freeman (1977), Sociometry 40:35.
     """
-    n = len(lengths.values)
-    distance = distances(lengths)
-    edges = np.where(lengths.values > 0, lengths.values, np.inf)
-    block = max(1, _BLOCK_ELEMENTS // n)
-    through = np.zeros(n)
-    for first in range(0, n, block):
-        through += _dependencies(np.arange(first, min(first + block, n)), distance, edges)
-    return through / 2
+    return dependencies(lengths.values, distances(lengths)) / 2
 
 
-def _dependencies(sources: NDArray[np.int64], distance: Array, edges: Array) -> Array:
-    """Sum over sources of how much each of them depends on each region: float64 [r]."""
-    own = distance[sources]
-    rows = np.arange(len(sources))
-    order = np.argsort(own, axis=1, kind="stable")
-    n_steps = int(np.isfinite(own).sum(axis=1).max())
-    n_paths = np.zeros(own.shape)
-    n_paths[rows, sources] = 1.0
+def dependencies(lengths: Array, distance: Array) -> Array:
+    """How many shortest paths run through each region, over ordered pairs: float64 [r].
 
-    def last_steps(to: NDArray[np.int64]) -> Array:
-        """For each source, number of shortest paths to ``to`` by the region before it."""
-        target = own[rows, to][:, None]
-        excess = edges[to]
-        excess += own
-        # Regions out of reach, at an infinite distance, have no last step.
-        on_path = excess <= np.where(np.isfinite(target), target * (1 + _TIE), -1.0)
-        return np.where(on_path, n_paths, 0.0)
+    Parameters
+    ----------
+    lengths, distance
+        [r, r], of the edge and of the shortest path from each region (row) to each other, directed
+        or not; infinite where there is none.
+    """
+    from . import shortest
 
-    for step in range(1, n_steps):
-        to = order[:, step]
-        n_paths[rows, to] = last_steps(to).sum(axis=1)
-    dependency = np.zeros(own.shape)
-    for step in range(n_steps - 1, 0, -1):
-        to = order[:, step]
-        reached = n_paths[rows, to]
-        share = (1 + dependency[rows, to]) / np.where(reached > 0, reached, np.inf)
-        dependency += last_steps(to) * share[:, None]
-    dependency[rows, sources] = 0.0
-    total: Array = dependency.sum(axis=0)
-    return total
+    finite = distance[np.isfinite(distance)]
+    slack = _TIE * finite.max(initial=0.0)
+    # No other edge is part of any shortest path, and in a dense network few are.
+    last = (lengths <= distance + slack) & (lengths > 0) & np.isfinite(lengths)
+    to, before = np.nonzero(last.T)
+    starts = np.searchsorted(to, np.arange(len(lengths) + 1))
+    found: Array = shortest.dependencies(distance, starts, before, lengths[before, to], _TIE)
+    return found
 
 
 def _off_diagonal(matrix: ArrayLike) -> Array:
