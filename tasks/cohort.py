@@ -6,7 +6,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -321,16 +321,11 @@ def _notes(cases: Sequence[Case]) -> Iterable[str]:
         )
 
 
-def refuse_telling_names(cohort: Cohort) -> None:
-    """Refuse a cohort whose slide names say the label, as ``tumour_001`` does.
+def telling_names(cohort: Cohort) -> tuple[str, ...]:
+    """Slides whose names say the label, as ``tumour_001`` does.
 
     Names reach reports, viewers and whatever is read beside the slides. A name tells where it
     has the label of its own slide as a word, and all slides but those of one class do so.
-
-    Raises
-    ------
-    LeakError
-        Names some of the slides.
     """
     telling: defaultdict[str, list[bool]] = defaultdict(list)
     for case in cohort.cases:
@@ -338,10 +333,33 @@ def refuse_telling_names(cohort: Cohort) -> None:
             words = re.split(r"[\W_]+|(?<=\D)(?=\d)", case.id.casefold())
             telling[case.label].append(case.label.casefold() in words)
     told = [label for label, found in telling.items() if all(found)]
-    if len(telling) > 1 and len(told) >= len(telling) - 1:
-        shown = [case.id for case in cohort.cases if case.label in told]
+    if len(telling) < 2 or len(told) < len(telling) - 1:
+        return ()
+    return tuple(case.id for case in cohort.cases if case.label in told)
+
+
+def heed_telling_names(cohort: Cohort, *, allowed: bool = False) -> Cohort:
+    """Refuse a cohort with :func:`telling_names`; where they are allowed, note them.
+
+    Raises
+    ------
+    LeakError
+        Names some of the slides.
+    """
+    told = telling_names(cohort)
+    if not told:
+        return cohort
+    if not allowed:
         raise LeakError(
-            f"names of slides give their labels away: {some(shown)}",
+            f"names of slides give their labels away: {some(told)}",
             where=cohort.source,
-            remedy="Give the slides ids that say nothing, in the table and to their bags",
+            remedy="Give the slides ids that say nothing, in the table and to their bags; or, if "
+            "nobody and nothing but the model (which reads no names) decides what becomes of "
+            "them, say so with --allow-telling-names",
         )
+    note = (
+        f"names of {len(told)} slides give their labels away ({some(told)}); allowed by whoever "
+        "trained: the model reads no names, but whoever scanned, sorted or left out slides by "
+        "their names knew the labels"
+    )
+    return replace(cohort, notes=(*cohort.notes, note))

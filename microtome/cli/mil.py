@@ -98,6 +98,14 @@ def train(
     splits: Annotated[
         Path | None, typer.Option(help="Folds to use, as an earlier run's splits.json.")
     ] = None,
+    allow_telling_names: Annotated[
+        bool,
+        typer.Option(
+            "--allow-telling-names",
+            help="Go on where names of slides say their labels, as tumor_001. The model reads no "
+            "names; the model card will say that they did.",
+        ),
+    ] = False,
     seed: Seed = 0,
     device: Device = "cpu",
     overwrite: Overwrite = False,
@@ -145,6 +153,7 @@ def train(
             split_by=split_by,
             splits=splits,
             target=target,
+            allow_telling_names=allow_telling_names,
             overwrite=overwrite,
             on_fold=lambda done, total: bar.update(row, completed=done, total=total),
         )

@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cluster_cohort import SiteTest
 from ..evaluation import Estimate, Fold, permute_labels
-from .controls import bag_sizes, mean_colours, predict_from
+from .controls import bag_sizes, mean_colours, predict_from, site_columns, site_from_features
 from .crossval import CrossValidation, cross_validate
 from .figures import CHANCE, HEADLINE, headline, measured
 from .targets import Target, as_target
 from .train import Features, TrainOptions
 
-_SHUFFLES = 100
+_SHUFFLES, _SITE_LEVEL = 100, 0.05
 
 Figures = dict[str, dict[str, Estimate]]
 
@@ -52,6 +53,7 @@ def compare(
     options: TrainOptions,
     *,
     feature_names: Sequence[str] = (),
+    sites: NDArray[Any] | None = None,
     on_fold: Callable[[], None] = lambda: None,
 ) -> Comparison:
     """Cross-validate a model, mean pooling, and what needs no look at the tissue.
@@ -61,7 +63,10 @@ def compare(
     AUC above one half is a leak's; one below is usual where patients are few and of few kinds, as
     the labels that a kind has in a test part are those that it lacks in training.
 
-    Parameters are those of :func:`~microtome.tasks.mil.crossval.cross_validate`.
+    Where ``sites`` [b] are named, one more: the label from the site alone, and whether the mean
+    features tell the site. Where both can be, the model may have learnt the site; a note says so.
+
+    Parameters are those of :func:`~microtome.tasks.mil.crossval.cross_validate` otherwise.
     """
     notes, target = [], as_target(labels)
     fold_of = np.empty(len(target), np.int64)
@@ -85,6 +90,12 @@ def compare(
         notes.append("no control by mean colour: no feature of this encoder states one")
     else:
         table["mean_colour"] = figures(target, predict_from(colours, target, folds))
+    if sites is not None and len(np.unique(sites)) < 2:
+        notes.append("no control by site: the cohort does not name two sites")
+    elif sites is not None:
+        table["site"] = figures(target, predict_from(site_columns(sites), target, folds))
+        told = site_from_features(bags, sites, patients, seed=options.seed)
+        notes += _site_notes(table["site"][HEADLINE[target.kind]], CHANCE[target.kind], told)
     shuffled = shuffled_target(target, patients, folds, seed=options.seed)
     if shuffled is None:
         notes.append("no control by shuffled labels: too few patients to exchange them")
@@ -94,6 +105,21 @@ def compare(
             notes.append("shuffled labels seem to be learnt: look for a leak between the folds")
     chance = chance_p(target, model.probabilities, patients, fold_of)
     return Comparison(model, table, chance, tuple(notes))
+
+
+def _site_notes(alone: Estimate, chance: float, told: SiteTest | None) -> list[str]:
+    """What the label has to do with the site, and the site with the features."""
+    if told is None:
+        return ["whether features tell the site is not known: a site has a single patient"]
+    under = f"{told.slides} slides, {told.folds} folds by patient"
+    notes = [f"features tell the site with AUC {told.auc:.2f}, p = {told.p:.2f} ({under})"]
+    if alone.low > chance and told.p <= _SITE_LEVEL:
+        notes.append(
+            f"confounded: the site alone says the label ({alone}), and features tell the site. "
+            "The figures may be the site's; those of sites that were not trained on are had with "
+            "folds of sites (--split-by each-site)"
+        )
+    return notes
 
 
 def n_cross_validations(options: TrainOptions) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...storage.errors import LabelError
+from ..cluster_cohort import SiteTest, site_test
 from ..evaluation import Fold
 from .targets import Target, as_target
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from .train import Features
 
 Values = NDArray[np.float64]
+
+_COMPONENTS, _EXCHANGES = 16, 99
 
 COLOUR_PREFIX = "mean_"
 """Encoders give the mean colour of a tile in features that begin so."""
@@ -35,6 +39,34 @@ def mean_colours(
     if not columns:
         return None
     return np.stack([bag[:, columns].mean(axis=0, dtype=np.float64) for bag in bags])
+
+
+def site_columns(sites: NDArray[Any]) -> NDArray[np.float64]:
+    """Which site a bag is from, 1 in its column: float [b, k]."""
+    return np.asarray(sites[:, None] == np.unique(sites), np.float64)
+
+
+def site_from_features(
+    bags: Sequence[Features], sites: NDArray[Any], patients: NDArray[Any], *, seed: int = 0
+) -> SiteTest | None:
+    """Whether the mean features of bags [n_i, d] tell their site; None where too few could.
+
+    A logistic regression on their first 16 principal components, or one for every four bags where
+    that is less, cross-validated by patient. That the components are of all bags tells nothing:
+    no site was looked at.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.preprocessing import StandardScaler
+
+    means = StandardScaler().fit_transform(
+        np.stack([bag.mean(axis=0, dtype=np.float64) for bag in bags])
+    )
+    k = min(_COMPONENTS, max(1, len(bags) // 4), *means.shape)
+    parts = PCA(k, svd_solver="full").fit_transform(means)
+    try:
+        return site_test(parts, sites, patients, n=_EXCHANGES, seed=seed)
+    except LabelError:
+        return None
 
 
 def predict_from(

@@ -58,8 +58,15 @@ class Prototypes(BagModel):
         """See :class:`BagModel`."""
         return self._read(self._log_odds(embedded), sizes)
 
-    def losses(self, features: Tensor, sizes: Sequence[int], target: Tensor) -> Tensor:
-        """See :class:`BagModel`."""
+    def losses(
+        self,
+        features: Tensor,
+        sizes: Sequence[int],
+        target: Tensor,
+        *,
+        counts: Tensor | None = None,
+    ) -> Tensor:
+        """See :class:`BagModel`; ``counts`` [b] is 0 for bags that do not, 1 for all others."""
         log_odds = self._log_odds(self.embedded(features))
         losses = self.bag_losses(self._read(log_odds, sizes).logits, target)
         of_bag, held = by_bag(log_odds, sizes), self.held(target)
@@ -69,7 +76,8 @@ class Prototypes(BagModel):
             )
             mine = has.nonzero()[:, 0].tolist()
             if mine:
-                shared = information([of_bag[i][:, c] for i in mine])
+                count = None if counts is None else counts[mine]
+                shared = information([of_bag[i][:, c] for i in mine], count)
                 losses = losses - CLUSTERING_SHARE * shared * has
         return losses
 
@@ -106,9 +114,18 @@ def mean_odds(log_odds: Tensor, dim: int) -> Tensor:
     return total - math.log(log_odds.shape[dim])
 
 
-def information(bags: Sequence[Tensor]) -> Tensor:
-    """What clusters say of the instances of bags [n_i, K], weighed by their odds, in nats."""
-    weights = torch.cat([mean_odds(bag, 1).softmax(0).detach() for bag in bags]) / len(bags)
+def information(bags: Sequence[Tensor], counts: Tensor | None = None) -> Tensor:
+    """What clusters say of the instances of bags [n_i, K], weighed by their odds, in nats.
+
+    Bags count the same, or as often as ``counts`` [b] says.
+    """
+    if counts is None:
+        counts = torch.ones(len(bags), device=bags[0].device)
+    # Where no bag counts, any value will do that has a slope.
+    counts = torch.where(counts.any(), counts, 1.0)
+    each = (counts / counts.sum()).unbind()
+    odds = [mean_odds(bag, 1).softmax(0).detach() for bag in bags]
+    weights = torch.cat([share * part for share, part in zip(each, odds, strict=True)])
     shares = torch.cat(list(bags)).softmax(1)
     within = (weights * entropy(shares)).sum()
     return entropy(weights @ shares) - within

@@ -16,7 +16,7 @@ from ...storage.commit import is_done, product_key, writable, write_text
 from ...storage.errors import StaleProduct
 from ...storage.predictions import KIND as PREDICTIONS
 from ...storage.predictions import write_predictions
-from ..cohort import Cohort, refuse_telling_names
+from ..cohort import Cohort, heed_telling_names
 from ..evaluation import Estimate, Fold
 from ..splits import Splits, draw_splits, read_splits, write_splits
 from .bag_list import TrainingBags, read_training_bags
@@ -29,12 +29,13 @@ from .store import MilModel, new_card, save_model
 from .targets import Target, read_target
 from .train import TrainOptions, fit
 
-VERSION = 2
+VERSION = 3
 """Goes up with every change that alters what a study finds."""
 
 TITLES: Mapping[str, str] = MODEL_TITLES | {
     "bag_size": "control: bag size alone",
     "mean_colour": "control: mean colour alone",
+    "site": "control: site alone",
     "shuffled": "control: labels shuffled",
 }
 
@@ -86,6 +87,12 @@ class _Data:
         return self.target.names
 
     @property
+    def sites(self) -> NDArray[np.str_]:
+        """Site of every slide; all the same where one is not named."""
+        sites = [case.site or "" for case in self.cohort.cases]
+        return np.array(sites if all(sites) else [""] * len(sites))
+
+    @property
     def features(self) -> list[NDArray[np.float32]]:
         return [bag.features for bag in self.loaded.bags]
 
@@ -105,6 +112,7 @@ def run_study(
     splits: Path | None = None,
     positive: str | None = None,
     target: Target | None = None,
+    allow_telling_names: bool = False,
     overwrite: bool = False,
     on_fold: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[Study, bool]:
@@ -125,6 +133,8 @@ def run_study(
         Class that scores shall speak of; the last in the alphabet by default.
     target
         What is learnt, where it is not the cohort's labels as classes.
+    allow_telling_names
+        Go on where names of slides say their labels; the card and the study note it.
     on_fold
         Told how many rounds of training of how many are done.
 
@@ -143,7 +153,7 @@ def run_study(
         ``out`` holds another study and ``overwrite`` is false.
     """
     options = options or TrainOptions()
-    refuse_telling_names(cohort)
+    cohort = heed_telling_names(cohort, allowed=allow_telling_names)
     target = target or read_target(cohort, "classes", positive=positive)
     loaded = read_training_bags(cohort, bags)
     if splits is not None:
@@ -235,6 +245,7 @@ def _conduct(
         data.folds,
         options,
         feature_names=data.loaded.needs.feature_names,
+        sites=data.sites,
         on_fold=tell,
     )
     study = Study(
@@ -309,4 +320,5 @@ def _limits(cohort: Cohort) -> Sequence[str]:
     sites = {case.site for case in cohort.cases if case.site is not None}
     seen = f"the {len(sites)} sites named in the cohort" if sites else "sites that nobody named"
     elsewhere = f"Trained and tested on slides of {seen}; no word on others."
-    return (_UNTESTED, elsewhere, _SCORES, "For research; not a medical device.")
+    notes = (f"Of the cohort: {note}." for note in cohort.notes)
+    return (_UNTESTED, elsewhere, *notes, _SCORES, "For research; not a medical device.")

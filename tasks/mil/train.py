@@ -257,9 +257,18 @@ def moments(bags: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
     Constant features have deviation 1, so that they become 0 and not infinite.
     """
+    return moments_over_bags(*bag_moments(bags))
+
+
+def bag_moments(bags: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and variance of every feature in each bag: float64 [b, d]."""
     means = torch.stack([bag.double().mean(0) for bag in bags])
-    within = torch.stack([bag.double().var(0, correction=0) for bag in bags]).mean(0)
-    deviation = (within + means.var(0, correction=0)).sqrt()
+    return means, torch.stack([bag.double().var(0, correction=0) for bag in bags])
+
+
+def moments_over_bags(means: Tensor, variances: Tensor) -> tuple[Tensor, Tensor]:
+    """What :func:`moments` gives, from means and variances of bags [b, d]."""
+    deviation = (variances.mean(0) + means.var(0, correction=0)).sqrt()
     constant = deviation <= 1e-6 * means.abs().amax(0)
     return means.mean(0).float(), deviation.masked_fill(constant, 1.0).float()
 

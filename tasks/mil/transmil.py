@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .model import BagModel, BagOutput, Shape, by_bag
 from .nystrom import NystromAttention, side_by_side
@@ -119,8 +120,20 @@ class PyramidPosition(nn.Module):
         """Encode positions: [g, s², width] to the same."""
         side = math.isqrt(tokens.shape[1])
         square = tokens.mT.reshape(len(tokens), -1, side, side)
-        encoded: Tensor = square + sum(convolve(square) for convolve in self.convolve)
-        return encoded.flatten(2).mT
+        return (square + self._convolved(square)).flatten(2).mT
+
+    def _convolved(self, square: Tensor) -> Tensor:
+        """What the three convolutions add up to: convolving is linear, so it is one."""
+        parameters = dict(self.convolve.named_parameters())
+        kernels = [parameters[f"{number}.weight"] for number in range(len(self.convolve))]
+        biases: list[Tensor] = [
+            parameters[f"{number}.bias"] for number in range(len(self.convolve))
+        ]
+        margin = max(len(kernel[0, 0]) for kernel in kernels) // 2
+        rims = [margin - len(kernel[0, 0]) // 2 for kernel in kernels]
+        wide = [functional.pad(k, (rim,) * 4) for k, rim in zip(kernels, rims, strict=True)]
+        kernel, bias = torch.stack(wide).sum(0), torch.stack(biases).sum(0)
+        return functional.conv2d(square, kernel, bias, padding=margin, groups=square.shape[1])
 
 
 def squared(n: int, device: torch.device) -> Tensor:

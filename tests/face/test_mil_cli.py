@@ -293,3 +293,22 @@ def test_an_error_is_one_line_and_wrong_use(tmp_path: Path) -> None:
     assert run.returncode == 2
     assert "none.csv: no such cohort table" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_names_as_camelyons_are_learnt_from_if_the_user_says_so(tmp_path: Path) -> None:
+    lines = ["id,patient,label"]
+    for i in range(8):
+        label = ("normal", "tumour")[i % 2]
+        bag = replace(bag_of(f"{label}_{i:03d}", label, i), source="slide.tif")
+        write_bag(tmp_path / "bags" / f"{bag.id}.bag.zarr", bag, key=f"{i}")
+        lines.append(f"{bag.id},{bag.id},{label}")
+    (tmp_path / "cohort.csv").write_text("\n".join(lines) + "\n")
+    refused = train(tmp_path, "--model", "mean")
+    assert isinstance(refused.exception, LeakError)
+    assert "--allow-telling-names" in str(refused.exception)
+    run = train(tmp_path, "--model", "mean", "--allow-telling-names")
+    assert run.exit_code == 0, run.output
+    said = "names of 8 slides give their labels away"
+    assert said in run.output
+    card = json.loads((tmp_path / "out" / "model" / "card.json").read_text())
+    assert any(said in limit and "allowed" in limit for limit in card["limits"])

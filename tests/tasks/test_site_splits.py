@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from microtome.storage.errors import CohortError, LeakError
-from microtome.tasks.cohort import Case, Cohort, refuse_telling_names
+from microtome.tasks.cohort import Case, Cohort, heed_telling_names
 from microtome.tasks.mil.targets import Target, read_target
 from microtome.tasks.splits import draw_splits, read_splits, write_splits
 
@@ -67,7 +67,10 @@ def named(*pairs: tuple[str, str]) -> Cohort:
 )
 def test_names_that_give_the_label_away_are_refused(pairs: list[tuple[str, str]]) -> None:
     with pytest.raises(LeakError, match="names of slides give their labels away"):
-        refuse_telling_names(named(*pairs))
+        heed_telling_names(named(*pairs))
+    allowed = heed_telling_names(named(*pairs), allowed=True)
+    assert allowed.cases == named(*pairs).cases
+    assert "give their labels away" in allowed.notes[-1]
 
 
 @pytest.mark.parametrize(
@@ -79,4 +82,4 @@ def test_names_that_give_the_label_away_are_refused(pairs: list[tuple[str, str]]
     ],
 )
 def test_names_that_do_not_are_not(pairs: list[tuple[str, str]]) -> None:
-    refuse_telling_names(named(*pairs))
+    assert heed_telling_names(named(*pairs)) == named(*pairs)
