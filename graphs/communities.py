@@ -51,6 +51,81 @@ def louvain(weights: ArrayLike, *, resolution: float = 1.0, seed: int = 0) -> ND
     return by_size(found, len(network))
 
 
+def agreement(partitions: ArrayLike) -> Array:
+    """Share of partitions [p, r] in which two regions are in one module: float64 [r, r].
+
+    0 on the diagonal.
+    """
+    labels = np.asarray(partitions)
+    if labels.ndim != 2 or not labels.size:
+        raise BadConnectome(f"partitions are a table [p, r], not {labels.shape}")
+    together: Array = np.mean([np.equal.outer(row, row) for row in labels], axis=0)
+    np.fill_diagonal(together, 0.0)
+    return together
+
+
+def consensus(
+    weights: ArrayLike,
+    *,
+    n_runs: int = 50,
+    threshold: float = 0.5,
+    resolution: float = 1.0,
+    max_rounds: int = 20,
+    seed: int = 0,
+) -> NDArray[np.int64]:
+    """Modules that many searches agree on: int64 [r], modules by size, largest first.
+
+    :func:`.leiden.leiden` is run ``n_runs`` times; pairs of regions that share a module in fewer
+    than ``threshold`` of the runs are let go, and the rest, weighted by how often they do, is
+    searched in turn, until all runs find the same.
+
+    Raises
+    ------
+    BadConnectome
+        The runs still differ after ``max_rounds``.
+
+    References
+    ----------
+    Lancichinetti & Fortunato (2012), Sci. Rep. 2:336.
+    """
+    from .leiden import leiden
+
+    seeds = np.random.SeedSequence(seed).generate_state(max_rounds * n_runs)
+    network, level = as_network(weights), resolution
+    for own in seeds.reshape(max_rounds, n_runs):
+        runs = np.array([leiden(network, resolution=level, seed=int(one)) for one in own])
+        if (runs == runs[0]).all():
+            return np.asarray(runs[0], np.int64)
+        together = agreement(runs)
+        network, level = np.where(together >= threshold, together, 0.0), 1.0
+    raise BadConnectome(
+        f"{n_runs} searches for modules do not come to agree in {max_rounds} rounds",
+        remedy="Use a higher threshold or another resolution",
+    )
+
+
+def partition_distance(one: ArrayLike, other: ArrayLike) -> float:
+    """Variation of information between two partitions, over its largest possible value: 0 … 1.
+
+    References
+    ----------
+    Meilă (2007), J. Multivar. Anal. 98:873.
+    """
+    labels = [np.unique(np.asarray(p), return_inverse=True)[1] for p in (one, other)]
+    n = len(labels[0])
+    if n < 2 or len(labels[1]) != n:
+        raise BadConnectome("partitions to compare have the same regions, two at least")
+    both = np.zeros((labels[0].max() + 1, labels[1].max() + 1))
+    np.add.at(both, tuple(labels), 1 / n)
+    joint, first, second = (_entropy(p) for p in (both, both.sum(axis=1), both.sum(axis=0)))
+    return max(0.0, (2 * joint - first - second) / float(np.log(n)))
+
+
+def _entropy(shares: Array) -> float:
+    positive = shares[shares > 0]
+    return float(-(positive * np.log(positive)).sum())
+
+
 def by_size(sets: Iterable[Set[int]], n_regions: int) -> NDArray[np.int64]:
     """Sets of regions as a number for each region, int64 [r]: 0 for the largest set, and so on."""
     modules = np.empty(n_regions, np.int64)
@@ -119,6 +194,50 @@ def _shares(weights: ArrayLike, partition: ArrayLike) -> Array:
     total = to_module.sum(axis=1, keepdims=True)
     found: Array = np.divide(to_module, total, out=np.zeros_like(to_module), where=total > 0)
     return found
+
+
+def core_periphery(weights: ArrayLike, *, seed: int = 0) -> tuple[NDArray[np.bool_], float]:
+    r"""Divide regions into a core, dense within, and a periphery, empty within.
+
+    Maximises :math:`\sum_{ij \in core} (w_{ij} - \bar w) - \sum_{ij \in periphery} (w_{ij} -
+    \bar w)`, over the total weight, where :math:`\bar w` is the mean weight, by moving regions to
+    the other side, best first, each once a round, until a round does not better it.
+
+    Returns
+    -------
+    core
+        bool [r].
+    coreness
+        The largest value found; not proven to be the largest there is.
+
+    References
+    ----------
+    Borgatti & Everett (2000), Soc. Networks 21:375; Rubinov et al. (2015), PNAS 112:10032.
+    """
+    network = as_network(weights)
+    total = network.sum()
+    if total == 0:
+        raise BadConnectome("a network without edges has no core")
+    excess = (network - network.mean()) / total
+    core = np.random.default_rng(seed).uniform(size=len(network)) < 0.5
+    best = _coreness(excess, core)
+    while True:
+        trial, free, improved = core.copy(), np.ones(len(core), bool), False
+        while free.any():
+            # The two sides change by the same: what the core loses, the periphery does not regain.
+            change = np.where(trial, -2.0, 2.0) * excess.sum(axis=1)
+            moved = int(np.argmax(np.where(free, change, -np.inf)))
+            trial[moved], free[moved] = not trial[moved], False
+            value = _coreness(excess, trial)
+            if value > best + 1e-12:
+                core, best, improved = trial.copy(), value, True
+        if not improved:
+            return core, best
+
+
+def _coreness(excess: Array, core: NDArray[np.bool_]) -> float:
+    inside = excess[np.ix_(core, core)].sum()
+    return float(inside - excess[np.ix_(~core, ~core)].sum())
 
 
 def membership(partition: ArrayLike, network: Array) -> Array:

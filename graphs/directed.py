@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.csgraph import shortest_path
 
+from . import paths
 from .communities import membership
 from .matrices import Array, as_directed_network
 
@@ -100,13 +101,30 @@ def distances(weights: ArrayLike, *, weighted: bool) -> Array:
     Infinite where there is none. Edges are 1 / weight long, or 1 without ``weighted``. What is
     made of distances, as :func:`.paths.global_efficiency`, holds for directed ones too.
     """
-    network = as_directed_network(weights)
-    ties = network if weighted else _edges(network)
-    with np.errstate(divide="ignore"):
-        lengths = 1 / ties
-    np.fill_diagonal(lengths, 0.0)
-    found: Array = shortest_path(lengths, directed=True)
+    found: Array = shortest_path(_lengths(weights, weighted), directed=True)
     return found
+
+
+def betweenness(weights: ArrayLike, *, weighted: bool) -> Array:
+    """How many shortest paths run through each region: float64 [r].
+
+    Every ordered pair of other regions counts once, shared among its equally short paths, as in the
+    Brain Connectivity Toolbox. Edges are 1 / weight long, or 1 without ``weighted``.
+
+    References
+    ----------
+    Freeman (1977), Sociometry 40:35; Brandes (2001), J. Math. Sociol. 25:163.
+    """
+    lengths = _lengths(weights, weighted)
+    return paths.dependencies(lengths, shortest_path(lengths, directed=True))
+
+
+def _lengths(weights: ArrayLike, weighted: bool) -> Array:
+    network = as_directed_network(weights)
+    with np.errstate(divide="ignore"):
+        lengths: Array = 1 / (network if weighted else _edges(network))
+    np.fill_diagonal(lengths, 0.0)
+    return lengths
 
 
 def modularity(weights: ArrayLike, partition: ArrayLike, *, resolution: float = 1.0) -> float:

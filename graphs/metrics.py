@@ -191,6 +191,29 @@ def rich_club(weights: ArrayLike) -> Array:
     return found
 
 
+def rich_club_weighted(weights: ArrayLike) -> Array:
+    """Weight among the regions of degree above k, over that of as many of the largest weights.
+
+    float64 [k] for k = 1 … largest degree; nan where no two such regions have an edge. 1 where the
+    club holds the strongest edges of the whole network. Not divided by that of random networks.
+
+    References
+    ----------
+    Opsahl et al. (2008), Phys. Rev. Lett. 101:168702; van den Heuvel & Sporns (2011).
+    """
+    network = as_network(weights)
+    k = _edges(network).sum(axis=0)
+    largest_first = np.cumsum(np.sort(edge_weights(network))[::-1])
+    found = np.full(int(k.max()), np.nan)
+    for level in range(len(found)):
+        club = k > level + 1
+        inside = edge_weights(network[np.ix_(club, club)])
+        n = int(np.count_nonzero(inside))
+        if n:
+            found[level] = inside.sum() / largest_first[n - 1]
+    return found
+
+
 def components(weights: ArrayLike) -> NDArray[np.int64]:
     """Number of the connected part that each region is in: int64 [r], from 0."""
     _, part = connected_components(_edges(as_network(weights, signed=True)), directed=False)

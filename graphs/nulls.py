@@ -13,10 +13,11 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse.csgraph import connected_components
 
 from ..storage.errors import BadConnectome
 from . import metrics, paths
-from .matrices import Array, as_directed_network, as_network
+from .matrices import Array, as_directed_network, as_network, edge_weights, networks_of
 
 Null = Literal["degree", "strength", "lattice"]
 
@@ -63,11 +64,23 @@ def rewire(
     return _swapped(network, np.empty((0, 0)), tries, connected, rng)
 
 
-def rewire_directed(weights: ArrayLike, *, swaps_per_edge: float = 10, seed: int = 0) -> Array:
+def rewire_directed(
+    weights: ArrayLike, *, swaps_per_edge: float = 10, connected: bool = False, seed: int = 0
+) -> Array:
     """Swap the targets of edges at random; every region keeps its in- and its out-degree.
 
     a→b and c→d become a→d and c→b where those are not there yet. A weight stays with its source,
     so out-strengths are kept, and in-strengths are not.
+
+    Parameters
+    ----------
+    connected
+        Leave out swaps after which some region could not be reached from each other one.
+
+    Raises
+    ------
+    BadConnectome
+        ``connected`` is asked for of a network that is not strongly connected.
 
     References
     ----------
@@ -76,11 +89,16 @@ def rewire_directed(weights: ArrayLike, *, swaps_per_edge: float = 10, seed: int
     from .rewiring import swap_directed
 
     network = as_directed_network(weights)
+    if connected and connected_components(network != 0, connection="strong")[0] > 1:
+        raise BadConnectome(
+            "not every region can be reached from each other one, and rewiring cannot mend that",
+            remedy="Take the largest strongly connected part, or do not ask for connected networks",
+        )
     ends = np.argwhere(network != 0)
     n, n_edges = len(network), len(ends)
     if n_edges > 1:
         tries = round(swaps_per_edge * n_edges), _attempts(n_edges / 2, n)
-        swap_directed(network, ends, tries, np.random.default_rng(seed))
+        swap_directed(network, ends, tries, connected, np.random.default_rng(seed))
     return network
 
 
@@ -292,11 +310,59 @@ def _ratio(value: float, reference: float) -> float:
     return float(value / reference) if reference > 0 else float("nan")
 
 
-def rich_club_normalised(weights: ArrayLike, *, n_nulls: int = 100, seed: int = 0) -> Array:
+def small_world_propensity(weights: ArrayLike, *, seed: int = 0) -> float:
+    r"""Small-worldness of a weighted network, which does not grow with its density: 0 … 1.
+
+    .. math:: \phi = 1 - \sqrt{(\Delta_C^2 + \Delta_L^2) / 2}
+
+    where Δ are the distances of clustering to that of a lattice, and of path length to that of a
+    random network, each as a fraction of the distance between the two, held to 0 … 1. The lattice
+    has the largest weights between the nearest regions of a ring, the random network has all
+    weights anywhere. Clustering is Onnela's, lengths are 1 / weight. Above 0.6 is usually called a
+    small world. Nan where the two references do not differ.
+
+    References
+    ----------
+    Muldoon et al. (2016), Sci. Rep. 6:22057.
+    """
+    network = as_network(weights)
+    rng = np.random.default_rng(seed)
+    own, lattice, random = (
+        np.array(_clustering_and_path(each))
+        for each in (network, ring_lattice(network, rng), _shuffled(network, rng))
+    )
+    # Clustering falls from lattice to random network, path length too.
+    span = lattice - random
+    if not (span > 0).all():
+        return float("nan")
+    away = np.clip([(lattice - own)[0] / span[0], (own - random)[1] / span[1]], 0.0, 1.0)
+    return float(1 - np.sqrt((away**2).mean()))
+
+
+def ring_lattice(weights: ArrayLike, rng: np.random.Generator) -> Array:
+    """The same weights on a ring, the largest between neighbours, equally far ones in any order."""
+    network = as_network(weights)
+    n = len(network)
+    i, j = np.triu_indices(n, 1)
+    apart = np.minimum(j - i, n - (j - i))
+    order = np.lexsort((rng.uniform(size=len(i)), apart))
+    edges = np.empty(len(i))
+    edges[order] = np.sort(edge_weights(network))[::-1]
+    return networks_of(edges, n)
+
+
+def _shuffled(network: Array, rng: np.random.Generator) -> Array:
+    return networks_of(rng.permutation(edge_weights(network)), len(network))
+
+
+def rich_club_normalised(
+    weights: ArrayLike, *, weighted: bool = False, n_nulls: int = 100, seed: int = 0
+) -> Array:
     """Rich club (:func:`.metrics.rich_club`) over its mean in rewired networks: float64 [k].
 
     Above 1 where hubs are joined more than their degrees make them. Nan where fewer than two
-    regions have the degree, or where they are not joined in any rewired network.
+    regions have the degree, or where they are not joined in any rewired network. ``weighted``:
+    :func:`.metrics.rich_club_weighted`; weights go with the edges that are rewired.
 
     References
     ----------
@@ -304,8 +370,9 @@ def rich_club_normalised(weights: ArrayLike, *, n_nulls: int = 100, seed: int = 
     """
     network = as_network(weights)
     nulls = null_networks(network, n_nulls, seed=seed)
-    random = np.mean([metrics.rich_club(null) for null in nulls], axis=0)
-    own = metrics.rich_club(network)
+    club = metrics.rich_club_weighted if weighted else metrics.rich_club
+    random = np.mean([club(null) for null in nulls], axis=0)
+    own = club(network)
     defined = random > 0
     found: Array = np.divide(own, random, out=np.full(len(own), np.nan), where=defined)
     return found

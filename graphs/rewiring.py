@@ -90,10 +90,15 @@ def _swap_undirected(  # noqa: PLR0917 - compiled functions take their arguments
 
 
 def _swap_directed(
-    weights: Array, ends: Index, tries: tuple[int, int], rng: np.random.Generator
+    weights: Array,
+    ends: Index,
+    tries: tuple[int, int],
+    connected: bool,
+    rng: np.random.Generator,
 ) -> int:
     n_edges, done = len(ends), 0
     wanted, attempts = tries
+    seen, queue, mark = np.zeros(len(weights), np.int64), np.empty(len(weights), np.int64), 0
     for _ in range(wanted):
         for _ in range(attempts):
             one, two = int(rng.random() * n_edges), int(rng.random() * n_edges)
@@ -103,7 +108,46 @@ def _swap_directed(
                 continue
             weights[a, d], weights[c, b] = weights[a, b], weights[c, d]
             weights[a, b] = weights[c, d] = 0.0
+            # Every other path can go round the edges that are gone, if these two can.
+            if connected:
+                mark += 2
+                if not (
+                    reaches(weights, (a, b), seen, queue, mark - 1)
+                    and reaches(weights, (c, d), seen, queue, mark)
+                ):
+                    weights[a, b], weights[c, d] = weights[a, d], weights[c, b]
+                    weights[a, d] = weights[c, b] = 0.0
+                    continue
             ends[one, 1], ends[two, 1] = d, b
+            done += 1
+            break
+    return done
+
+
+def _swap_within_bins(
+    weights: Array, ends: Index, bins: Index, tries: tuple[int, int], rng: np.random.Generator
+) -> int:
+    """Swap ends where the new edges lie in the bins of the old ones; weights stay with the bin."""
+    n_edges, done = len(ends), 0
+    wanted, attempts = tries
+    for _ in range(wanted):
+        for _ in range(attempts):
+            one, two = int(rng.random() * n_edges), int(rng.random() * n_edges)
+            a, b = ends[one]
+            c, d = ends[two]
+            if rng.random() < 0.5:
+                c, d = d, c
+            if a in (c, d) or b in (c, d) or weights[a, d] != 0 or weights[c, b] != 0:
+                continue
+            same = bins[a, d] == bins[a, b] and bins[c, b] == bins[c, d]
+            if not same and not (bins[a, d] == bins[c, d] and bins[c, b] == bins[a, b]):
+                continue
+            first, second = weights[a, b], weights[c, d]
+            weights[a, b] = weights[b, a] = weights[c, d] = weights[d, c] = 0.0
+            weights[a, d] = weights[d, a] = first if same else second
+            weights[c, b] = weights[b, c] = second if same else first
+            ends[one, 0], ends[one, 1] = a, d
+            ends[two, 0], ends[two, 1] = c, b
             done += 1
             break
     return done
@@ -139,4 +183,5 @@ def _largest_components(
 
 swap_undirected: Callable[..., int] = njit(cache=True)(_swap_undirected)
 swap_directed: Callable[..., int] = njit(cache=True)(_swap_directed)
+swap_within_bins: Callable[..., int] = njit(cache=True)(_swap_within_bins)
 largest_components: Callable[..., Any] = njit(cache=True)(_largest_components)

@@ -1,4 +1,4 @@
-"""Which edges are kept: by density, by weight, or as the maximum spanning tree.
+"""Which edges are kept: by density, by weight, by their share, or as spanning trees.
 
 All functions take symmetric weights [r, r] and return a new matrix without diagonal in which edges
 that are not kept are 0. Equal weights are told apart by position, earlier pairs (i, j), i < j, row
@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 from ..storage.errors import BadConnectome
-from .matrices import Array, as_network, edge_weights
+from . import paths
+from .matrices import Array, as_directed_network, as_network, edge_weights
 
 Strength = Literal["value", "magnitude"]
 
@@ -30,9 +31,13 @@ def n_edges_at(density: float, n_regions: int) -> int:
     BadConnectome
         The density is not in (0, 1].
     """
+    return _share((n_regions * n_regions - n_regions) // 2, density)
+
+
+def _share(n_pairs: int, density: float) -> int:
     if not 0 < density <= 1:
         raise BadConnectome(f"a density lies above 0 and at most at 1, not at {density:g}")
-    return math.floor((n_regions * n_regions - n_regions) * density / 2 + 0.5)
+    return math.floor(n_pairs * density + 0.5)
 
 
 def proportional(weights: ArrayLike, density: float, *, by: Strength = "value") -> Array:
@@ -55,6 +60,25 @@ def proportional(weights: ArrayLike, density: float, *, by: Strength = "value") 
     network = as_network(weights, signed=True)
     edges = edge_weights(network)
     return _keep(network, _strongest(edges if by == "value" else np.abs(edges), density))
+
+
+def proportional_directed(weights: ArrayLike, density: float) -> Array:
+    """Keep the strongest directed edges, largest weights first, up to a density.
+
+    ``weights[i, j]`` is of the edge from i to j; the density is of all r (r - 1) of them. Equal
+    weights are told apart by position, as everywhere here.
+
+    Raises
+    ------
+    BadConnectome
+        Fewer edges have a positive weight than the density asks for.
+    """
+    network = as_directed_network(weights, signed=True)
+    n = len(network)
+    pairs = np.nonzero(~np.eye(n, dtype=bool))
+    kept = np.zeros((n, n), bool)
+    kept[pairs] = _strongest(network[pairs], density)
+    return np.where(kept, network, 0.0)
 
 
 def absolute(weights: ArrayLike, minimum: float) -> Array:
@@ -103,9 +127,58 @@ def tree_and_strongest(weights: ArrayLike, density: float) -> Array:
     return _keep(network, _strongest(ranked, density))
 
 
+def disparity_backbone(weights: ArrayLike, *, alpha: float = 0.05) -> Array:
+    r"""Keep edges that are too strong for one of their ends to be chance.
+
+    A region that divides its strength among its k edges at random gives one of them a share p or
+    more with probability :math:`(1 - p)^{k - 1}`. An edge is kept where that is below ``alpha`` at
+    either end; an only edge says nothing of that end.
+
+    References
+    ----------
+    Serrano et al. (2009), PNAS 106:6483.
+    """
+    network = as_network(weights)
+    if not 0 < alpha < 1:
+        raise BadConnectome(f"alpha lies between 0 and 1, not at {alpha:g}")
+    k = np.count_nonzero(network, axis=1)[:, None]
+    total = network.sum(axis=1, keepdims=True)
+    share = np.divide(network, total, out=np.zeros_like(network), where=total > 0)
+    p = np.where(k > 1, (1 - share) ** np.maximum(k - 1, 1), 1.0)
+    return np.where(np.minimum(p, p.T) < alpha, network, 0.0)
+
+
+def orthogonal_trees(weights: ArrayLike) -> Array:
+    """Join spanning trees that share no edge, until efficiency is no longer worth its cost.
+
+    The maximum spanning tree is taken out of the network again and again; of all unions of the
+    first k trees, that of the largest global efficiency (over that of the whole network) minus cost
+    (its share of the total weight) is kept. Lengths are 1 / weight. No density has to be chosen.
+
+    References
+    ----------
+    Dimitriadis et al. (2017), Front. Neuroinform. 11:28.
+    """
+    network = as_network(weights)
+    whole, total = _efficiency(network), network.sum()
+    kept = best = np.zeros_like(network)
+    left, highest = network, -np.inf
+    # Efficiency is at most that of the whole, so that no costlier union can win any more.
+    while left.any() and 1 - kept.sum() / total > highest:
+        tree = maximum_spanning_tree(left)
+        kept, left = kept + tree, left - tree
+        worth = _efficiency(kept) / whole - kept.sum() / total
+        if worth > highest:
+            best, highest = kept, worth
+    return best
+
+
+def _efficiency(network: Array) -> float:
+    return paths.global_efficiency(paths.distances(paths.Lengths.from_weights(network)))
+
+
 def _strongest(strength: Array, density: float) -> NDArray[np.bool_]:
-    n_regions = round((1 + np.sqrt(1 + 8 * len(strength))) / 2)
-    wanted, there = n_edges_at(density, n_regions), int((strength > 0).sum())
+    wanted, there = _share(len(strength), density), int((strength > 0).sum())
     if wanted > there:
         raise BadConnectome(
             f"density {density:g} asks for {wanted} edges, but only {there} of {len(strength)} "

@@ -43,6 +43,12 @@ def test_networkx_agrees_on_a_real_directed_network(macaque):
     agree(directed.reciprocity(macaque), nx.reciprocity(graph))
     agree(directed.clustering_binary(macaque), of_nodes(nx.clustering(graph)))
     agree(directed.clustering_weighted(macaque), of_nodes(nx.clustering(graph, weight="weight")))
+    for u, v, data in graph.edges(data=True):
+        # Whole numbers, which networkx adds without rounding: paths tie here.
+        data["whole"] = int(6 / macaque[u, v])
+    for weight in ("whole", None):
+        theirs = nx.betweenness_centrality(graph, weight=weight, normalized=False)
+        agree(directed.betweenness(macaque, weighted=weight is not None), of_nodes(theirs))
     theirs = dict(nx.all_pairs_dijkstra_path_length(graph, weight="length"))
     expected = [[theirs[i].get(j, np.inf) for j in graph] for i in graph]
     agree(directed.distances(macaque, weighted=True), expected)
@@ -60,6 +66,12 @@ def test_networkx_agrees_on_a_real_directed_network(macaque):
 def test_values_published_in_the_toolbox_tests(macaque, shared_data):
     distance = directed.distances(macaque, weighted=True)
     assert paths.global_efficiency(distance) == pytest.approx(1.0655, abs=1e-4)
+    # Its routing efficiency divides by neighbours, not by pairs.
+    local = 0.0
+    for row in (macaque + macaque.T) > 0:
+        among = directed.distances(macaque[np.ix_(row, row)], weighted=True)
+        local += (1 / among[~np.eye(len(among), dtype=bool)]).sum() / len(among)
+    assert local == pytest.approx(2906.574, abs=1e-3)
     # The toolbox's spectral search ends at 0.32742787, which a greedy one betters.
     modules = directed.louvain(macaque)
     assert directed.modularity(macaque, modules) > 0.32742787

@@ -136,6 +136,13 @@ def test_components_are_those_of_networkx(tracts):
         assert c.p == (1 + (found.null >= c.size).sum()) / 21
 
 
+def test_the_p_published_in_the_toolbox_tests(tracts):
+    found = statistics.network_based_statistic(
+        tracts[0], Design.between(tracts[1]), threshold=0.1, n_permutations=25
+    )
+    assert found.components[0].p == pytest.approx(0.5, abs=0.3)
+
+
 @pytest.mark.parametrize("size", ["extent", "intensity"])
 def test_sizes_in_permutations_are_those_of_networkx(size):
     rng = np.random.default_rng(4)

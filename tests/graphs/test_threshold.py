@@ -11,9 +11,12 @@ from hypothesis import strategies as st
 from microtome.graphs.threshold import (
     absolute,
     binarise,
+    disparity_backbone,
     maximum_spanning_tree,
     n_edges_at,
+    orthogonal_trees,
     proportional,
+    proportional_directed,
     tree_and_strongest,
 )
 from microtome.storage.errors import BadConnectome
@@ -27,6 +30,14 @@ def test_densities_published_by_the_toolbox(shared_data):
     developer = np.load(shared_data / "brain" / "bct" / "sample_data.npy")
     assert proportional(developer, 0.5).sum() == pytest.approx(22548.51206965, rel=1e-9)
     assert binarise(proportional(developer, 0.41)).sum() == 7752
+    macaque = np.load(shared_data / "brain" / "bct" / "sample_directed.npy")
+    assert proportional_directed(macaque, 2126 / (95 * 94)).sum() == 3410
+    # The toolbox gives the same for a density that it cannot reach, which is refused here.
+    with pytest.raises(BadConnectome, match="only 2126 of 8930"):
+        proportional_directed(macaque, 0.28)
+    strongest = proportional_directed(macaque, 0.05)
+    assert np.count_nonzero(strongest) == 447
+    assert strongest[strongest > 0].min() >= macaque[strongest == 0].max()
     kept = proportional(developer, 0.13)
     assert (1 / kept[kept > 0]).sum() == pytest.approx(790.43107587, rel=1e-9)
 
@@ -98,3 +109,51 @@ def test_a_network_in_two_parts_has_a_tree_of_each():
     tree = maximum_spanning_tree(w)
     assert (tree > 0).sum() == 2 * 4
     assert tree[1, 2] == tree[4, 5] == 0
+
+
+def test_the_backbone_keeps_edges_that_a_random_division_would_hardly_make():
+    # Region 0 gives 0.9 of its strength to region 1: p = (1 - 0.9) ** 3 at its end.
+    w = np.zeros((5, 5))
+    w[0, 1:] = [0.9, 0.04, 0.03, 0.03]
+    w += w.T
+    kept = disparity_backbone(w, alpha=0.0011)
+    assert np.argwhere(np.triu(kept)).tolist() == [[0, 1]]
+    assert not disparity_backbone(w, alpha=0.0009).any()
+    with pytest.raises(BadConnectome, match="alpha"):
+        disparity_backbone(w, alpha=0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_backbone_is_serranos_integral(seed):
+    w = np.abs(correlations(seed, 8)) * (1 - np.eye(8))
+    p = np.ones((8, 8))
+    for i, row in enumerate(w):
+        for j in np.flatnonzero(row):
+            x = np.linspace(0, row[j] / row.sum(), 4001)
+            k = np.count_nonzero(row)
+            p[i, j] = 1 - (k - 1) * np.trapezoid((1 - x) ** (k - 2), x)
+    kept = disparity_backbone(w, alpha=0.05)
+    clear = np.abs(np.minimum(p, p.T) - 0.05) > 1e-6
+    np.testing.assert_array_equal((kept > 0)[clear], (np.minimum(p, p.T) < 0.05)[clear])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_orthogonal_trees_are_the_union_worth_most(seed):
+    w = np.abs(correlations(seed, 12)) * (1 - np.eye(12))
+    graph, unions = nx.from_numpy_array(w), [nx.empty_graph(12)]
+    while graph.number_of_edges():
+        tree = nx.maximum_spanning_tree(graph)
+        graph.remove_edges_from(tree.edges)
+        unions.append(nx.compose(unions[-1], tree))
+
+    def efficiency(g: nx.Graph) -> float:
+        far = nx.all_pairs_dijkstra_path_length(g, weight=lambda u, v, e: 1 / e["weight"])
+        return sum(1 / d for _, to in far for d in to.values() if d)
+
+    worth = [
+        efficiency(g) / efficiency(unions[-1]) - g.size("weight") / unions[-1].size("weight")
+        for g in unions[1:]
+    ]
+    best = nx.to_numpy_array(unions[1 + int(np.argmax(worth))], nodelist=range(12))
+    np.testing.assert_allclose(orthogonal_trees(w), best)
