@@ -21,6 +21,7 @@ from ..engine.tissue import KIND as TISSUE_KIND
 from ..engine.tissue import SUFFIX as TISSUE_SUFFIX
 from ..engine.tissue import VERSION as TISSUE_VERSION
 from ..engine.tissue import TissueMask, find_tissue, read_tissue, require_fit
+from ..storage.arrays import PagedRows
 from ..storage.bags import KIND, SUFFIX, Bag, write_bag
 from ..storage.commit import file_identity, is_done, product_key, require_commit
 from ..storage.errors import BadGeometry, NoTissue
@@ -30,6 +31,7 @@ from .encoders import DEFAULT, Encoder, Tiles, load_encoder
 from .encoders.base import ThreadedEncoder
 from .slide_list import SlideItem
 from .tile_reader import (
+    STRIP_PX,
     Columns,
     Prepare,
     TileReader,
@@ -84,6 +86,7 @@ def encode(
     max_corrupt: float = 0.02,
     normaliser: Normaliser | None = None,
     readers: int | None = None,
+    scratch: Path | None = None,
 ) -> Bag:
     """Encode the tiles of a grid.
 
@@ -110,6 +113,8 @@ def encode(
         Of the slide's stains; quality is measured on the tiles as they were scanned.
     readers
         Threads that decode tiles and measure their quality; by default one for each core, up to 8.
+    scratch
+        Folder for a nameless file that holds the features, which may be more than memory does.
 
     Returns
     -------
@@ -138,17 +143,18 @@ def encode(
         int(max_corrupt * len(grid)),
         sample_tiles=encoder.sample_tiles,
         readers=readers or default_readers(),
+        strip_px=STRIP_PX,
     )
     look = _as_scanned if normaliser is None else normaliser.apply
     fitted = encoder.for_slide(look(reader.sample()))
-    features = np.empty((len(grid), encoder.dim), np.float32)
+    paged = PagedRows(len(grid), encoder.dim, scratch)
     columns: dict[str, NDArray[np.float32]] = {}
     is_read = np.zeros(len(grid), np.bool_)
     for batch in reader.batches(_preparation(look, fitted)):
         is_read[batch.indices] = True
         found = dict(batch.columns)
         encoded = found.pop(_FEATURES, None)
-        features[batch.indices] = fitted.encode(batch.tiles) if encoded is None else encoded
+        paged.put(batch.indices, fitted.encode(batch.tiles) if encoded is None else encoded)
         for name, values in found.items():
             columns.setdefault(name, np.empty(len(grid), np.float32))[batch.indices] = values
     columns |= quality or {}
@@ -156,7 +162,7 @@ def encode(
     assert info.mpp is not None
     return Bag(
         id=info.path.stem if id is None else id,
-        features=features if is_read.all() else features[is_read],
+        features=paged.rows if is_read.all() else paged.rows[is_read],
         coords_px=grid.coords_px[is_read],
         footprint_px=grid.footprint_px,
         slide_px=(info.height_px, info.width_px),
@@ -241,12 +247,7 @@ def encode_slide(
             Encoded(bag_path, about["instances"], about["features"], about["corrupt_tiles"])
         )
     with open_slide(item.path, mpp=item.mpp) as slide:
-        grid, tissue, mask = tissue_tiles(
-            slide, item.id, tile_px=encoder.tile_px, mpp=encoder.mpp, options=options
-        )
-        normaliser = None
-        if options.stain is not None:
-            normaliser = make_normaliser(options.stain, stain_statistics(Salvaged(slide), mask))
+        grid, tissue, normaliser = _prepared(slide, item.id, encoder, options)
         bag = encode(
             slide,
             grid,
@@ -256,9 +257,22 @@ def encode_slide(
             max_corrupt=options.max_corrupt,
             normaliser=normaliser,
             readers=options.readers,
+            scratch=out,
         )
     write_bag(bag_path, bag, key=key, overwrite=overwrite)
     return Encoded(bag_path, len(bag), encoder.dim, bag.corrupt_tiles)
+
+
+def _prepared(
+    slide: Slide, id_: str, encoder: Encoder, options: EncodeOptions
+) -> tuple[TileGrid, NDArray[np.float32], Normaliser | None]:
+    """The tiles on tissue, how far each lies on it, and the normaliser; the mask is let go."""
+    grid, tissue, mask = tissue_tiles(
+        slide, id_, tile_px=encoder.tile_px, mpp=encoder.mpp, options=options
+    )
+    if options.stain is None:
+        return grid, tissue, None
+    return grid, tissue, make_normaliser(options.stain, stain_statistics(Salvaged(slide), mask))
 
 
 def _key(item: SlideItem, options: EncodeOptions, encoder: Encoder) -> str:

@@ -19,6 +19,8 @@ from .encoders import Tiles
 from .encoders.base import BATCH_TILES
 from .shared_slide import shared
 
+STRIP_PX = 12_288
+"""Of a strip that a wide slide is read in: the file's tiles of two rows are 20 MiB."""
 _BATCHES_AHEAD = 2
 _PIECE_TILES = 8
 MOST_READERS = 8
@@ -32,7 +34,7 @@ columns, float32 [b] or [b, d]. It must do the same to a tile whatever others ar
 
 @dataclass(frozen=True)
 class Batch:
-    """Tiles that follow each other on the grid.
+    """Tiles that are read one after the other.
 
     Attributes
     ----------
@@ -65,6 +67,10 @@ class TileReader:
         How many tiles :meth:`sample` gives.
     readers
         Threads.
+    strip_px
+        Read a slide that is wider in strips, one after the other, so that as much of it is held
+        at once as of a narrow one; in pixels of the level. Batches then are of a strip each,
+        but for those where one ends and the next begins.
     """
 
     def __init__(
@@ -75,12 +81,17 @@ class TileReader:
         *,
         sample_tiles: int = 0,
         readers: int = 1,
+        strip_px: int | None = None,
     ) -> None:
         self._grid, self._allowed, self._readers = grid, allowed_corrupt, readers
         chosen = np.linspace(0, len(grid) - 1, min(sample_tiles, len(grid)))
         self._sampled = np.unique(chosen.astype(np.intp))
         self._slide = shared(slide, grid, (*self._sampled.tolist(), *range(len(grid))))
         self._corrupt = 0
+        self._order = np.arange(len(grid), dtype=np.intp)
+        if strip_px is not None:
+            strips = grid.coords_px[:, 1] // round(strip_px * grid.downsample[1])
+            self._order = np.argsort(strips, kind="stable")
 
     def sample(self) -> Tiles:
         """Some tiles, evenly spread over the grid; raises if not one can be decoded."""
@@ -100,7 +111,7 @@ class TileReader:
         return found
 
     def batches(self, prepare: Prepare) -> Iterator[Batch]:
-        """All tiles in grid order; raises at the end if too many could not be decoded."""
+        """All tiles in grid order, or strip by strip; raises at the end if too many are corrupt."""
         n = len(self._grid)
         for batch in self._ahead(prepare):
             # What is refused is counted to its end, but encoded no further.
@@ -128,7 +139,7 @@ class TileReader:
             threads.shutdown(cancel_futures=True)
 
     def _fill(self, threads: ThreadPoolExecutor, start: int, prepare: Prepare) -> _Filling:
-        indices = np.arange(start, min(start + BATCH_TILES, len(self._grid)), dtype=np.intp)
+        indices = self._order[start : start + BATCH_TILES]
         tiles = self._empty(len(indices))
         pieces = [
             threads.submit(self._prepared, indices[part], tiles[part], prepare)

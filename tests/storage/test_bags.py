@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sample_bags import assert_same
 
+from microtome.storage.arrays import PagedRows
 from microtome.storage.bags import Bag, find_bags, read_bag, write_bag
 from microtome.storage.commit import new_product
-from microtome.storage.errors import BadProduct, MissingFile, StaleProduct
+from microtome.storage.errors import BadProduct, MissingFile, StaleProduct, UnwritableOutput
 
 COLUMN = st.text("abcdefgh_ µ.", min_size=1, max_size=8).filter(lambda s: s.strip(". "))
 
@@ -165,3 +167,33 @@ def test_bags_are_found_by_slide_and_unfinished_ones_are_not(tmp_path: Path) -> 
     (tmp_path / ".c.bag.zarr.0123456789ab.partial").mkdir()
     (tmp_path / ".a.bag.zarr.lock").touch()
     assert list(find_bags(tmp_path)) == ["a", "b"]
+
+
+class TestPagedRows:
+    @pytest.mark.parametrize("paged", [False, True])
+    def test_rows_that_come_in_any_order_are_all_there(self, tmp_path: Path, paged: bool) -> None:
+        rng = np.random.default_rng(0)
+        values = rng.normal(size=(3000, 37)).astype(np.float32)
+        kept = PagedRows(3000, 37, tmp_path if paged else None)
+        for part in np.array_split(rng.permutation(3000), 40):
+            kept.put(part, values[part])
+        np.testing.assert_array_equal(kept.rows, values)
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="memory is paged on Linux alone")
+    def test_rows_that_were_put_leave_memory(self, tmp_path: Path) -> None:
+        def resident() -> int:
+            return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+        kept = PagedRows(16384, 1024, tmp_path)
+        before = resident()
+        for start in range(0, 16384, 1024):
+            at = np.arange(start, start + 1024)
+            kept.put(at, np.full((1024, 1024), start, np.float32))
+        assert resident() - before < 32 * 2**20 < kept.rows.nbytes
+        assert (kept.rows[::1024, 5] == np.arange(0, 16384, 1024)).all()
+
+    def test_a_folder_that_cannot_be_made_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("")
+        with pytest.raises(UnwritableOutput, match="file"):
+            PagedRows(3, 4, tmp_path / "file" / "bags")

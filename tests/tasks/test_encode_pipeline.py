@@ -109,6 +109,38 @@ class TestDecoding:
                 assert 0 < max(held) <= min(limit, 2 * 8 * 256 * 256 * 3)
                 assert held[-1] == 0
 
+    def test_a_wide_slide_is_read_in_strips_and_no_bit_of_its_bag_tells(
+        self, drawn, tmp_path, monkeypatch
+    ):
+        def made(scratch: Path | None) -> Bag:
+            with open_slide(drawn) as slide:
+                grid = TileGrid.over(slide.info, tile_px=100, mpp=slide.info.mpp[0])
+                encoder = load_encoder(tile_px=100, mpp=slide.info.mpp[0])
+                few = grid.select(np.arange(len(grid)) % 4 == 0)
+                return encode(slide, few, encoder, scratch=scratch)
+
+        whole = made(None)
+        monkeypatch.setattr("microtome.tasks.encode.STRIP_PX", 600)
+        same(whole, made(tmp_path))
+        # The features were in a file without a name.
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_strip_holds_two_rows_of_its_own_width(self, drawn):
+        with open_slide(drawn) as slide:
+            grid = TileGrid.over(slide.info, tile_px=200, mpp=slide.info.mpp[0])
+            reader = TileReader(slide, grid, 0, strip_px=600)
+            held, seen = [], []
+            for batch in reader.batches(lambda tiles: (tiles, {})):
+                held.append(reader._slide.held_bytes)
+                seen.append(batch.indices)
+            order = np.concatenate(seen)
+            expected = np.lexsort((grid.coords_px[:, 0], grid.coords_px[:, 1] // 600))
+            np.testing.assert_array_equal(np.sort(order), np.arange(len(grid)))
+            strips = grid.coords_px[order, 1] // 600
+            np.testing.assert_array_equal(strips, grid.coords_px[expected, 1] // 600)
+            # Strips of 600 px touch four of the file's tiles in a row, and the next begins.
+            assert max(held) <= (2 * 4 + 2 * 4) * 256 * 256 * 3
+
     def test_a_tile_that_cannot_be_decoded_is_an_error_for_all_who_wait_for_it(self, svs):
         class Damaged(Counting):
             def _decode(self, plane, index):
