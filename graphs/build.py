@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..engine.volumes import Volume, open_volume
 from ..storage.connectomes import Connectome
-from ..storage.errors import BadConnectome, BadSeries, CohortError, InputError
+from ..storage.errors import BadConnectome, BadSeries, CohortError, blaming
 from .functional import MIN_TIMEPOINTS, Method, functional_connectome
 from .matrices import Array, without_diagonal
-from .metabolic import jsse, metabolic_covariance
+from .metabolic import (
+    effect_size_network,
+    jsse,
+    klse,
+    metabolic_covariance,
+    perturbation_network,
+    suvr,
+)
 from .regions import LabelAtlas, Parcellation, SphereAtlas, lay_over
 from .scans import names_beside, read_atlas, read_coordinates, region_samples, region_series
 from .structural import distribution_similarity, group_covariance, morphometric_similarity
@@ -24,7 +32,22 @@ from .tables import RegionTable, Rows, read_centroids, read_names, read_series
 GROUP = "group"
 """Subject of a network that a whole group makes."""
 
-_SUFFIXES = (".gz", ".nii", ".csv", ".tsv", ".txt", ".1D", ".npy", ".mat", ".hdr")
+Distribution = Literal["jsse", "klse", "jsd", "kls"]
+Individual = Literal["effect-size", "perturbation"]
+
+_OF_SERIES = (".csv", ".tsv", ".txt", ".1D", ".npy", ".mat", ".tac", ".voistat", ".dft")
+_SUFFIXES = (".gz", ".nii", ".hdr", *_OF_SERIES)
+
+_OF_DISTRIBUTIONS: dict[Distribution, tuple[str, Callable[[Sequence[ArrayLike]], Array]]] = {
+    "jsse": ("PET", jsse),
+    "klse": ("PET", klse),
+    "jsd": ("sMRI", distribution_similarity),
+    "kls": ("sMRI", partial(distribution_similarity, divergence="kullback-leibler")),
+}
+_OF_ONE: dict[Individual, Callable[[ArrayLike, ArrayLike], Array]] = {
+    "effect-size": effect_size_network,
+    "perturbation": perturbation_network,
+}
 
 
 @dataclass(frozen=True)
@@ -100,6 +123,10 @@ class AtlasRecipe:
             remedy="Pass --atlas with a label image, or --coordinates with a table",
         )
 
+    def over(self, volume: Volume) -> Parcellation:
+        """Lay the regions over a scan; see :func:`.regions.lay_over`."""
+        return lay_over(self.read(), volume.shape[-3:], volume.affine, resample=self.resample)
+
 
 def subject_of(path: Path) -> str:
     """Identity of the subject that a file is of: its name without endings."""
@@ -111,32 +138,32 @@ def subject_of(path: Path) -> str:
 
 def from_series(path: Path, recipe: SeriesRecipe) -> Connectome:
     """Functional network of one subject from a file of regional time series."""
-    with _blaming(path):
+    with blaming(path):
         series = read_series(path, rows=recipe.rows, key=recipe.key)
         return _functional(series, recipe, subject_of(path), *_labels(recipe, series.shape[1]))
 
 
 def from_bold(path: Path, regions: AtlasRecipe, recipe: SeriesRecipe) -> Connectome:
     """Functional network of one subject from a scan with a time axis."""
-    with _blaming(path):
+    with blaming(path):
         volume = open_volume(path)
-        parcellation = _laid(regions, volume)
+        parcellation = regions.over(volume)
         series = region_series(volume, parcellation)
         return _functional(
             series, recipe, subject_of(path), parcellation.names, parcellation.centroids_mm
         )
 
 
-def from_distributions(
-    path: Path, regions: AtlasRecipe, *, method: Literal["jsse", "jsd"]
-) -> Connectome:
+def from_distributions(path: Path, regions: AtlasRecipe, *, method: Distribution) -> Connectome:
     """Network of one subject from the distributions of voxel values in the regions of a volume.
 
-    ``jsse`` of the uptake of PET, ``jsd`` of the intensities of structural MRI.
+    ``jsse`` and ``klse`` of the uptake of PET, ``jsd`` and ``kls`` of the intensities of structural
+    MRI, by Jensen and Shannon's or by Kullback and Leibler's divergence.
     """
-    with _blaming(path):
+    modality, likeness = _OF_DISTRIBUTIONS[method]
+    with blaming(path):
         volume = open_volume(path)
-        parcellation = _laid(regions, volume)
+        parcellation = regions.over(volume)
         samples = region_samples(volume, parcellation)
         even = [n for n, s in zip(parcellation.names, samples, strict=True) if np.ptp(s) == 0]
         if even:
@@ -144,12 +171,12 @@ def from_distributions(
                 f"all voxels are equal in {len(even)} regions: {', '.join(even[:5])}",
                 remedy="Leave them out with --leave-out",
             )
-        matrix = jsse(samples) if method == "jsse" else distribution_similarity(samples)
+        matrix = likeness(samples)
     return Connectome(
         without_diagonal(matrix),
         parcellation.names,
         method,
-        "PET" if method == "jsse" else "sMRI",
+        modality,
         subject_of(path),
         parcellation.centroids_mm,
     )
@@ -180,6 +207,52 @@ def from_group(
         "group-covariance",
         modality,
         GROUP,
+        _fitting(centroids_mm, len(table.regions)),
+    )
+
+
+def from_controls(
+    table: RegionTable,
+    subject: str,
+    controls: RegionTable,
+    *,
+    method: Individual,
+    modality: str = "PET",
+    reference: Sequence[int] | None = None,
+    centroids_mm: Array | None = None,
+) -> Connectome:
+    """Network of one subject of a table of uptake beside a table of controls.
+
+    A subject who is among the controls, by name, is left out of them.
+
+    Parameters
+    ----------
+    reference
+        Regions to divide by first, in both tables. A single one does not vary then, and is refused.
+
+    Raises
+    ------
+    CohortError
+        The tables have different regions.
+    BadSeries
+        See :func:`.metabolic.effect_size_network`.
+    """
+    if table.regions != controls.regions:
+        differ = sorted(set(table.regions) ^ set(controls.regions)) or ["their order"]
+        raise CohortError(
+            f"regions differ from those of the controls: {', '.join(differ[:5])}",
+            remedy="Give the same ones, in the same order, with --regions",
+        )
+    others = [i for i, name in enumerate(controls.subjects) if name != subject]
+    one, group = table.values[table.subjects.index(subject)], controls.values[others]
+    if reference is not None:
+        one, group = suvr(one, reference), suvr(group, reference)
+    return Connectome(
+        without_diagonal(_OF_ONE[method](one, group)),
+        table.regions,
+        method,
+        modality,
+        subject,
         _fitting(centroids_mm, len(table.regions)),
     )
 
@@ -242,17 +315,3 @@ def _fitting(centroids_mm: Array | None, n: int) -> Array | None:
     if centroids_mm is not None and len(centroids_mm) != n:
         raise BadConnectome(f"{len(centroids_mm)} centroids do not fit {n} regions")
     return centroids_mm
-
-
-def _laid(regions: AtlasRecipe, volume: Volume) -> Parcellation:
-    return lay_over(regions.read(), volume.shape[-3:], volume.affine, resample=regions.resample)
-
-
-@contextmanager
-def _blaming(path: Path) -> Iterator[None]:
-    """Let an error that does not say which file it concerns name this one."""
-    try:
-        yield
-    except InputError as error:
-        error.where = error.where or str(path)
-        raise

@@ -1,235 +1,23 @@
-"""Whole cohorts: which networks a set of inputs asks for, building each, measuring each."""
+"""Whole cohorts of networks: measuring each, and tables of the measures."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 from numpy.typing import ArrayLike
 
-from ..engine.schedule import Skipped
-from ..storage.commit import file_identity, is_done, product_key, writable, write_text
-from ..storage.connectomes import (
-    KIND,
-    SUFFIX,
-    Connectome,
-    ConnectomeCohort,
-    read_connectomes,
-    write_connectomes,
-)
+from ..storage.connectomes import Connectome, ConnectomeCohort
 from ..storage.errors import BadConnectome, CohortError
-from .build import (
-    GROUP,
-    AtlasRecipe,
-    SeriesRecipe,
-    from_bold,
-    from_distributions,
-    from_group,
-    from_morphometry,
-    from_series,
-    subject_of,
-)
 from .matrices import Array, without_diagonal
-from .scans import choose_regions
 from .summary import area_over_densities, global_measures, nodal_measures, null_measures
-from .tables import RegionTable, read_centroids, read_freesurfer, read_names, read_region_table
+from .tables import write_rows
 from .threshold import proportional, tree_and_strongest
 
-Method = Literal["pearson", "partial", "covariance", "jsse", "jsd", "msn", "group-covariance"]
 Keep = Literal["strongest", "tree", "all"]
-
-_VERSION = 1
-"""Part of every key; raised when a method's result changes."""
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """What to build.
-
-    Attributes
-    ----------
-    method
-        ``pearson``, ``partial``, ``covariance`` of time series, or of a scan with a time axis when
-        ``regions`` has an atlas; ``jsse`` (PET) and ``jsd`` (MRI) of a volume and an atlas; ``msn``
-        of a folder of FreeSurfer tables; ``group-covariance`` of one table for the whole group.
-    series, regions
-        How series become a network, the method apart; which regions a scan is divided into.
-    subject_column, reference, modality
-        Of a table: which column names the rows; which region's values to divide by; what the values
-        were measured with.
-    """
-
-    method: Method = "pearson"
-    series: SeriesRecipe = field(default_factory=SeriesRecipe)
-    regions: AtlasRecipe = field(default_factory=AtlasRecipe)
-    subject_column: str | None = None
-    reference: str | None = None
-    modality: str = "sMRI"
-
-    @property
-    def of_scans(self) -> bool:
-        """Whether series are to be taken from scans, divided by an atlas."""
-        return self.regions.atlas is not None or self.regions.coordinates is not None
-
-    def files(self) -> list[Path]:
-        """Files that the networks depend on, beside the inputs."""
-        r, s = self.regions, self.series
-        named = (r.atlas, r.names, r.coordinates, s.regions, s.centroids)
-        return [path for path in named if path is not None]
-
-
-@dataclass(frozen=True)
-class Source:
-    """One network to be built."""
-
-    subject: str
-    path: Path
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a set of inputs asks for.
-
-    Attributes
-    ----------
-    sources
-        In the order of the cohort.
-    key, about
-        Of the product.
-    """
-
-    sources: tuple[Source, ...]
-    options: BuildOptions
-    key: str
-    about: Mapping[str, Any]
-    tables: Mapping[str, RegionTable] = field(default_factory=dict)
-
-
-def plan_build(inputs: Sequence[Path], options: BuildOptions) -> Plan:
-    """Say which networks inputs ask for, without building one.
-
-    Raises
-    ------
-    CohortError
-        Two inputs are of the same subject; or a method that takes one input is given several.
-    MissingFile
-        An input, or a file that an option names, is not there.
-    """
-    tables: dict[str, RegionTable] = {}
-    if options.method in ("msn", "group-covariance") and len(inputs) != 1:
-        raise CohortError(f"--method {options.method} takes one input, not {len(inputs)}")
-    if options.method == "msn":
-        tables = read_freesurfer(inputs[0])
-        subjects = next(iter(tables.values())).subjects
-        sources = tuple(Source(subject, inputs[0]) for subject in subjects)
-    elif options.method == "group-covariance":
-        sources = (Source(GROUP, inputs[0]),)
-    else:
-        sources = tuple(Source(subject_of(path), path) for path in inputs)
-    doubled = [s for s, n in Counter(source.subject for source in sources).items() if n > 1]
-    if doubled:
-        raise CohortError(
-            f"inputs of the same name: {', '.join(doubled[:5])}",
-            remedy="Subjects are called after their files: give each its own name",
-        )
-    options = replace(options, regions=options.regions.resolved())
-    key = product_key(
-        kind=KIND,
-        version=_VERSION,
-        inputs=[file_identity(path) for path in inputs],
-        subjects=[source.subject for source in sources],
-        options=_by_content(asdict(options)),
-    )
-    about = {
-        "method": options.method,
-        "inputs": [path.name for path in inputs],
-        "files": {path.name: file_identity(path) for path in options.files()},
-    }
-    return Plan(sources, options, key, about, tables)
-
-
-def _by_content(value: Any) -> Any:
-    """Options with every file replaced by its identity."""
-    if isinstance(value, dict):
-        return {name: _by_content(part) for name, part in value.items()}
-    return file_identity(value) if isinstance(value, Path) else value
-
-
-def stored_networks(plan: Plan, out: Path, *, overwrite: bool = False) -> dict[str, Connectome]:
-    """Networks that an earlier run of the same plan kept at ``out``, by subject.
-
-    Raises
-    ------
-    StaleProduct
-        What is there was made from other inputs or with other options.
-    """
-    if not is_done(out, kind=KIND, key=plan.key, overwrite=overwrite):
-        return {}
-    cohort = read_connectomes(out)
-    return {subject: cohort[i] for i, subject in enumerate(cohort.subjects)}
-
-
-def build_network(
-    source: Source, plan: Plan, stored: Mapping[str, Connectome]
-) -> Connectome | Skipped[Connectome]:
-    """Build the network of one source, or take it from those stored."""
-    if source.subject in stored:
-        return Skipped(stored[source.subject])
-    options = plan.options
-    match options.method:
-        case "jsse" | "jsd":
-            return from_distributions(source.path, options.regions, method=options.method)
-        case "msn":
-            return from_morphometry(plan.tables, source.subject, centroids_mm=_centroids(options))
-        case "group-covariance":
-            return _group_network(source.path, options)
-        case "pearson" | "partial" | "covariance":
-            recipe = replace(options.series, method=options.method)
-            if options.of_scans:
-                return from_bold(source.path, options.regions, recipe)
-            return from_series(source.path, recipe)
-
-
-def _group_network(path: Path, options: BuildOptions) -> Connectome:
-    names = options.series.regions
-    table = read_region_table(
-        path,
-        subject_column=options.subject_column,
-        regions=None if names is None else read_names(names),
-    )
-    reference = options.reference and choose_regions(table.regions, options.reference)
-    return from_group(
-        table,
-        modality=options.modality,
-        reference=reference or None,
-        centroids_mm=_centroids(options),
-    )
-
-
-def _centroids(options: BuildOptions) -> Array | None:
-    path = options.series.centroids
-    return None if path is None else read_centroids(path)
-
-
-def keep_networks(
-    out: Path, plan: Plan, networks: Sequence[Connectome], *, overwrite: bool = False
-) -> ConnectomeCohort:
-    """Write the networks of a plan as one product."""
-    cohort = ConnectomeCohort.of(networks)
-    write_connectomes(out, cohort, key=plan.key, about=plan.about, overwrite=overwrite)
-    return cohort
-
-
-def cohort_path(out: Path) -> Path:
-    """``out`` with the ending of a cohort of connectomes."""
-    return out if out.name.endswith(SUFFIX) else out.with_name(out.name + SUFFIX)
 
 
 def choose_network(cohort: ConnectomeCohort, subject: str | None) -> Connectome:
@@ -343,28 +131,14 @@ _KEPT: dict[Keep, Callable[[ArrayLike, float], Array]] = {
 
 def write_global_table(path: Path, measured: Iterable[Measured]) -> None:
     """Write a CSV with a row for each subject."""
-    rows = [{"subject": m.subject, **_words(m.whole)} for m in measured]
-    _write_csv(path, rows)
+    write_rows(path, [{"subject": m.subject, **m.whole} for m in measured])
 
 
 def write_nodal_table(path: Path, measured: Iterable[Measured]) -> None:
     """Write a CSV with a row for each region of each subject."""
     rows = [
-        {"subject": m.subject, "region": region, **_words({k: v[i] for k, v in m.nodal.items()})}
+        {"subject": m.subject, "region": region, **{k: v[i] for k, v in m.nodal.items()}}
         for m in measured
         for i, region in enumerate(m.regions)
     ]
-    _write_csv(path, rows)
-
-
-def _words(values: Mapping[str, float]) -> dict[str, str]:
-    return {name: "" if np.isnan(v) else repr(float(v)) for name, v in values.items()}
-
-
-def _write_csv(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]) if rows else ["subject"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    with writable(path):
-        write_text(path, buffer.getvalue())
+    write_rows(path, rows)

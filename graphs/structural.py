@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import rel_entr
 
 from ..storage.errors import BadSeries
 from .functional import pearson
 from .matrices import Array, checked_columns
+
+Divergence = Literal["jensen-shannon", "kullback-leibler"]
 
 MIN_SUBJECTS = 10
 """Fewer subjects than this are refused for a covariance over subjects, unless asked for."""
@@ -96,13 +100,19 @@ def morphometric_similarity(features: ArrayLike) -> Array:
     return pearson(z.T)
 
 
-def distribution_similarity(samples: Sequence[ArrayLike], *, n_points: int = 256) -> Array:
+def distribution_similarity(
+    samples: Sequence[ArrayLike],
+    *,
+    divergence: Divergence = "jensen-shannon",
+    n_points: int = 256,
+) -> Array:
     r"""Likeness of the distributions of values within regions: float64 [r, r].
 
     .. math:: S_{ij} = 1 - \sqrt{\mathrm{JSD}_2(p_i \| p_j)}
 
     Jensen-Shannon divergence to base 2, whose root is a metric in 0 … 1, between Gaussian kernel
-    densities (Scott's bandwidth) on one grid over the range of all samples.
+    densities (Scott's bandwidth) on one grid over the range of all samples; or the similarity of
+    Kullback and Leibler, :func:`kullback_leibler_similarity`.
 
     Parameters
     ----------
@@ -136,7 +146,36 @@ def distribution_similarity(samples: Sequence[ArrayLike], *, n_points: int = 256
                 remedy="Leave it out of the atlas, or check that the scan covers it",
             )
     densities = _densities(values, n_points)
+    if divergence == "kullback-leibler":
+        return kullback_leibler_similarity(densities)
     return jensen_shannon_similarity(densities)
+
+
+def kullback_leibler_similarity(distributions: ArrayLike) -> Array:
+    r"""Likeness by the symmetric Kullback-Leibler divergence of all pairs of rows: float64 [r, r].
+
+    .. math:: S_{ij} = \exp\Bigl(-\sum_b p_{ib} \ln\frac{p_{ib}}{p_{jb}}
+                                + p_{jb} \ln\frac{p_{jb}}{p_{ib}}\Bigr)
+
+    0 where one row is 0 and the other is not; it falls off faster than Jensen and Shannon's.
+
+    Parameters
+    ----------
+    distributions
+        [r, b]: not negative, the same bins in all rows; each is scaled to sum 1.
+
+    References
+    ----------
+    Kong et al. (2015), PLoS ONE 10:e0141840.
+    """
+    p = np.asarray(distributions, np.float64)
+    p = p / p.sum(axis=1, keepdims=True)
+    similarity = np.ones((len(p), len(p)))
+    for i in range(len(p) - 1):
+        others = p[i + 1 :]
+        apart = (rel_entr(p[i], others) + rel_entr(others, p[i])).sum(axis=1)
+        similarity[i, i + 1 :] = similarity[i + 1 :, i] = np.exp(-apart)
+    return similarity
 
 
 def jensen_shannon_similarity(distributions: ArrayLike) -> Array:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ..storage.commit import writable, write_text
 from ..storage.errors import CohortError, MissingFile, UnreadableFile
 from .matrices import Array
 
@@ -283,6 +286,22 @@ def _is_number(word: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, str | float]]) -> None:
+    """Write a CSV with the columns of the first row; a value that is no number is an empty cell."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+    with writable(path):
+        write_text(path, buffer.getvalue())
+
+
+def _cell(value: str | float) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if np.isnan(value) else repr(float(value))
 
 
 def read_names(path: Path) -> tuple[str, ...]:

@@ -7,6 +7,8 @@ Every error that a user can cause or mend is a :class:`MicrotomeError`. It has a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -63,6 +65,16 @@ class InputError(MicrotomeError):
 
     reason = "bad_input"
     state = "rejected"
+
+
+@contextmanager
+def blaming(path: Path) -> Iterator[None]:
+    """Let an error of the input that does not say which file it concerns name this one."""
+    try:
+        yield
+    except InputError as error:
+        error.where = error.where or str(path)
+        raise
 
 
 class MissingFile(InputError):
@@ -159,6 +171,12 @@ class BadSeries(InputError):
     """Region values that cannot be related: constant, too short, not finite, of unequal length."""
 
     reason = "bad_series"
+
+
+class BadFrames(InputError):
+    """Times of the frames of a dynamic scan that contradict each other, the scan or a request."""
+
+    reason = "bad_frames"
 
 
 class LostRegion(InputError):

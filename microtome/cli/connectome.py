@@ -38,8 +38,12 @@ class Method(StrEnum):
     PARTIAL = "partial"
     COVARIANCE = "covariance"
     JSSE = "jsse"
+    KLSE = "klse"
     JSD = "jsd"
+    KLS = "kls"
     MSN = "msn"
+    EFFECT_SIZE = "effect-size"
+    PERTURBATION = "perturbation"
     GROUP_COVARIANCE = "group-covariance"
 
 
@@ -79,8 +83,9 @@ def build(
         Method,
         typer.Option(
             help="pearson, partial, covariance: of time series (.csv .tsv .npy .mat .1D), or of "
-            "BOLD scans with an atlas. jsse: of PET, jsd: of MRI, with an atlas. msn: of a folder "
-            "of FreeSurfer tables. group-covariance: of one table with a row a subject."
+            "BOLD scans with an atlas. jsse, klse: of PET, jsd, kls: of MRI, with an atlas. msn: "
+            "of a folder of FreeSurfer tables. effect-size, perturbation: of each row of a table, "
+            "beside --controls. group-covariance: of one table with a row a subject."
         ),
     ] = Method.PEARSON,
     fisher: Annotated[bool, typer.Option("--fisher", help="Fisher's z of correlations.")] = False,
@@ -131,7 +136,13 @@ def build(
     reference: Annotated[
         str | None, typer.Option(help="Region of a table of uptake to divide by (SUVR).")
     ] = None,
-    modality: Annotated[str, typer.Option(help="What a table was measured with.")] = "sMRI",
+    modality: Annotated[
+        str | None,
+        typer.Option(help="What a table was measured with; PET beside controls or sMRI."),
+    ] = None,
+    controls: Annotated[
+        Path | None, typer.Option(exists=True, help="Table of people to compare each row with.")
+    ] = None,
     jobs: Jobs = 1,
     overwrite: Overwrite = False,
 ) -> None:
@@ -150,6 +161,8 @@ def build(
 
     [bold]microtome connectome build *_pet.nii.gz --method jsse --atlas aal.nii --resample -o pet[/]
 
+    [bold]microtome connectome build suvr.csv --method effect-size --controls normal.csv -o es[/]
+
     [bold]microtome connectome build freesurfer/ --method msn -o morphometry[/]
 
     [bold]microtome connectome build thickness.csv --method group-covariance -o group[/]
@@ -157,7 +170,7 @@ def build(
     from functools import partial
 
     from ..graphs.build import AtlasRecipe, SeriesRecipe
-    from ..graphs.cohorts import (
+    from ..graphs.build_cohort import (
         BuildOptions,
         build_network,
         cohort_path,
@@ -188,7 +201,8 @@ def build(
         ),
         subject_column=subject_column,
         reference=reference,
-        modality=modality,
+        modality=modality or ("sMRI" if controls is None else "PET"),
+        controls=controls,
     )
     plan = plan_build(inputs, options)
     path = cohort_path(out)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from microtome.graphs.cohorts import BuildOptions, build_network, plan_build
+from microtome.graphs.build_cohort import BuildOptions, build_network, plan_build
 from microtome.graphs.functional import functional_connectome
 from microtome.graphs.simulate import SimulatedCohort, simulate_cohort
 from microtome.storage.connectomes import ConnectomeCohort
