@@ -22,6 +22,8 @@ MIXING: tuple[ModelName, ...] = ("prototype",)
 MOST_INSTANCES = 64
 """Of a bag in a step of training, drawn anew each time; what is said of a bag is of all of it."""
 N_BLOCKS = 5
+MEMBERS = 3
+"""Networks a fold, whose probabilities are averaged: a predictor of ours is several, too."""
 
 Rows = NDArray[np.int64]
 
@@ -218,12 +220,13 @@ def judges(unseen: NDArray[np.bool_], tested: NDArray[np.bool_]) -> NDArray[np.b
 def _test(
     data: Bags, folds: Sequence[Fold], chosen: Sequence[Setting], options: TrainOptions
 ) -> NDArray[np.float32]:
-    order = sorted(range(len(folds)), key=lambda k: chosen[k].rate)
+    order = [(k, m) for k in range(len(folds)) for m in range(MEMBERS)]
+    order.sort(key=lambda who: chosen[who[0]].rate)
     stops = sorted({setting.passes for setting in chosen})
-    learners = [Learner(folds[k].train, chosen[k].rate, k) for k in order]
+    learners = [Learner(folds[k].train, chosen[k].rate, MEMBERS * k + m) for k, m in order]
     said = torch.softmax(train_together(data, learners, options, stops), -1).numpy()
-    found = np.empty(said.shape[2:], np.float32)
-    for place, k in enumerate(order):
+    found = np.zeros(said.shape[2:], np.float32)
+    for place, (k, _) in enumerate(order):
         test = folds[k].test
-        found[test] = said[stops.index(chosen[k].passes), place][test]
+        found[test] += said[stops.index(chosen[k].passes), place][test] / MEMBERS
     return found
