@@ -71,6 +71,9 @@ class SlidePrediction:
     kind
         What is predicted: ``classes`` that exclude each other, ``labels`` that do not, the value
         of a ``regression``, or ``survival``, a log hazard relative to the training slides' mean.
+    interval
+        (low, high): lowest and highest ``probability`` among the model's members, which were
+        trained alike but for chance; None of a single member. No confidence interval.
     """
 
     id: str
@@ -92,6 +95,7 @@ class SlidePrediction:
     model: str
     patient: str | None = None
     kind: str = "classes"
+    interval: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.coords_px)
@@ -120,7 +124,7 @@ class SlidePrediction:
 
 _ARRAYS = ("probabilities", "coords_px", "score", "attention")
 _SCALARS = tuple(field.name for field in fields(SlidePrediction) if field.name not in _ARRAYS)
-_TUPLES = ("classes", "footprint_px", "slide_px", "bounds_px", "slide_mpp")
+_TUPLES = ("classes", "footprint_px", "slide_px", "bounds_px", "slide_mpp", "interval")
 
 
 def write_predictions(
@@ -190,7 +194,7 @@ def read_predictions(path: str | Path) -> list[SlidePrediction]:
 
 
 def _read(group: Any) -> SlidePrediction:
-    kept = {"kind": "classes"} | group.attrs["microtome"]
+    kept = {"kind": "classes", "interval": None} | group.attrs["microtome"]
     facts: dict[str, Any] = {name: kept[name] for name in _SCALARS}
     for name in _TUPLES:
         facts[name] = None if facts[name] is None else tuple(facts[name])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,9 @@ from ..storage.qupath import (
 )
 from ..storage.qupath_check import read_metadata
 from .overlay import Image, as_png, colour_table, colourise, with_colour_bar
-from .picture import MAX_PX, OPACITY, Canvas, Layers, blend, canvas_for, layers
+from .picture import MAX_PX, OPACITY, Canvas, Layers, blend, canvas_for, layers, smaller
 from .rasters import Outline, Tiled, rasterise
-from .top_tiles import top_regions
+from .top_tiles import TilePicture, tile_pictures, top_regions
 
 
 def rank(values: NDArray[Any]) -> NDArray[np.float32]:
@@ -132,6 +133,12 @@ class HeatmapProducts:
         For a report.
     notes
         What was left out and why, and what QuPath's user should know.
+    detail
+        The layers in more pixels, for a report of this slide alone, where asked for.
+    tiles
+        Those with the highest and the lowest scores; none where the slide is not at hand.
+    facts
+        Further figures by name, in words.
     """
 
     id: str
@@ -140,6 +147,9 @@ class HeatmapProducts:
     objects: int
     layers: Layers
     notes: tuple[str, ...] = ()
+    detail: Layers | None = None
+    tiles: tuple[TilePicture, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
 
 
 def make_heatmap(
@@ -151,6 +161,7 @@ def make_heatmap(
     quality: Mapping[str, NDArray[np.float32]] | None = None,
     crop: bool = True,
     max_px: int = MAX_PX,
+    detail_px: int | None = None,
     opacity: float = OPACITY,
 ) -> HeatmapProducts:
     """Write ``<id>.geojson.gz`` for QuPath and, with the slide at hand, ``<id>.heatmap.png``.
@@ -169,14 +180,19 @@ def make_heatmap(
         False keeps the whole of level 0 where a slide states bounds, as QuPath's ``--no-crop``.
     max_px
         Longer side of level 0 in the pictures.
+    detail_px
+        The same of :attr:`HeatmapProducts.detail`; None, or a slide that is not at hand, makes
+        none.
     """
     columns = measurements(prediction, quality)
     path = out / f"{prediction.id}.geojson.gz"
     top = top_regions(prediction)
     export = export_qupath(prediction, path, columns=columns, crop=crop, regions=top)
-    canvas, table = canvas_for(prediction, slide, crop=crop, max_px=max_px), colour_table()
-    dense = rasterise(prediction, prediction.score, canvas.downsample, canvas.shape)
-    colours = colourise(dense, table)
+    detailed = detail_px is not None and slide is not None
+    most = max(max_px, detail_px or 0) if detailed else max_px
+    finest, table = canvas_for(prediction, slide, crop=crop, max_px=most), colour_table()
+    canvas = smaller(finest, max_px)
+    colours = _colours(prediction, canvas, table)
     picture = blend(canvas, colours, truth, opacity=opacity)
     overlay = None
     if picture is not None:
@@ -189,7 +205,29 @@ def make_heatmap(
         objects=export.objects,
         layers=layers(canvas, colours, truth),
         notes=tuple(notes(export, canvas)),
+        detail=layers(finest, _colours(prediction, finest, table), truth) if detailed else None,
+        tiles=() if slide is None else tile_pictures(prediction, slide),
+        facts=area_facts(prediction, quality or {}),
     )
+
+
+def _colours(prediction: SlidePrediction, canvas: Canvas, table: Image) -> Image:
+    dense = rasterise(prediction, prediction.score, canvas.downsample, canvas.shape)
+    return colourise(dense, table)
+
+
+def area_facts(
+    prediction: SlidePrediction, quality: Mapping[str, NDArray[np.float32]]
+) -> dict[str, str]:
+    """Area of the tiles, of the tissue in them where that was measured, and mean quality."""
+    tile_um2 = math.prod(prediction.footprint_px) * math.prod(prediction.slide_mpp)
+    area_mm2 = len(prediction) * tile_um2 / 1e6
+    facts = {"area of the tiles": f"{area_mm2:.2f} mm²"}
+    if "tissue" in quality:
+        tissue = float(np.nansum(quality["tissue"])) * tile_um2 / 1e6
+        facts["tissue in them"] = f"{tissue:.2f} mm²"
+    others = {name: column for name, column in quality.items() if name != "tissue"}
+    return facts | {f"mean {name}": f"{np.nanmean(v):.3g}" for name, v in others.items() if len(v)}
 
 
 def save_picture(path: Path, image: Image) -> None:

@@ -126,7 +126,7 @@ def _with_legend(
 
 def as_png(image: Image) -> bytes:
     """An RGB or RGBA image as PNG."""
-    return _packed(image, format="PNG", optimize=True)
+    return _packed(image, format="PNG", compress_level=6)
 
 
 def as_jpeg(image: Image, quality: int = 82) -> bytes:

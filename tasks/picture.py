@@ -98,6 +98,29 @@ def canvas_for(
     return Canvas(overview, shape, downsample, rows, columns, lost)
 
 
+def smaller(canvas: Canvas, max_px: int) -> Canvas:
+    """The same pictures with at most ``max_px`` on the longer side of level 0."""
+    factor = max(canvas.shape) / max_px
+    if factor <= 1:
+        return canvas
+    shape = (max(1, round(canvas.shape[0] / factor)), max(1, round(canvas.shape[1] / factor)))
+    scale = (canvas.shape[0] / shape[0], canvas.shape[1] / shape[1])
+    overview = canvas.overview
+    if overview is not None:
+        import cv2
+
+        size = (shape[1], shape[0])
+        overview = np.asarray(cv2.resize(overview, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return Canvas(
+        overview,
+        shape,
+        (canvas.downsample[0] * scale[0], canvas.downsample[1] * scale[1]),
+        slice(round(canvas.rows.start / scale[0]), round(canvas.rows.stop / scale[0])),
+        slice(round(canvas.columns.start / scale[1]), round(canvas.columns.stop / scale[1])),
+        canvas.lost_fraction,
+    )
+
+
 def layers(canvas: Canvas, colours: Image, truth: Sequence[Outline] = ()) -> Layers:
     """Pack what is shown of the slide and of ``colours``, RGBA [h, w, 4] over level 0."""
     shown = colours[canvas.rows, canvas.columns]

@@ -63,12 +63,16 @@ def make(
     overlay: Annotated[
         bool, typer.Option("--overlay/--no-overlay", help="Pictures over the slide.")
     ] = True,
+    pages: Annotated[
+        bool, typer.Option("--pages/--no-pages", help="A page of its own for each slide.")
+    ] = True,
     jobs: Jobs = 1,
     overwrite: Overwrite = False,
 ) -> None:
     """What a model says of each tile: for QuPath, over the slide, in a report.
 
-    Writes OUT/<id>.geojson.gz, OUT/<id>.heatmap.png, OUT/report.html and OUT/ledger.jsonl.
+    Writes OUT/<id>.geojson.gz, OUT/<id>.heatmap.png, OUT/<id>.html, OUT/report.html with the
+    worklist, and OUT/ledger.jsonl.
     In QuPath drag the .geojson.gz onto the image, then Measure > Show measurement maps; for a
     whole project run OUT/load_results.groovy.
 
@@ -77,9 +81,9 @@ def make(
     from functools import partial
 
     from ..report import Rejection, write_report
-    from ..report.heatmaps import heatmap_report
+    from ..report.heatmaps import draw_with_page, heatmap_report, model_card
     from ..storage.qupath_script import write_load_script
-    from ..tasks.heatmap_run import draw_item, heatmap_items
+    from ..tasks.heatmap_run import heatmap_items
 
     def name(item: HeatmapItem) -> str:
         return item.id
@@ -89,7 +93,16 @@ def make(
         return "; ".join((f"{made.objects:,} tiles  {made.geojson}", *made.notes))
 
     items = heatmap_items(model, bags or [])
-    work = partial(draw_item, out=out, overlay=overlay, overwrite=overwrite, crop=crop)
+    card = model_card(model)
+    work = partial(
+        draw_with_page,
+        out=out,
+        card=card,
+        pages=pages and overlay,
+        overlay=overlay,
+        overwrite=overwrite,
+        crop=crop,
+    )
     outcomes = run_with_progress(
         "heatmap", items, work, name=name, jobs=jobs, ledger=out / "ledger.jsonl", say=say
     )
@@ -98,6 +111,7 @@ def make(
         out,
         rejected=[Rejection(o.item, o.reason, str(o.error)) for o in outcomes if o.error],
         parameters={"model": str(model), "origin": "bounds" if crop else "level 0"},
+        card=card,
     )
     write_load_script(out)
     console.print(f"report: {write_report(report, out / 'report.html')}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..tasks.picture import Layers
+from ..tasks.top_tiles import TilePicture
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,10 @@ class SlidePanel:
         Links by name; paths relative to the report.
     notes
         What is missing or particular.
+    interval
+        (low, high) of the probability among the model's members.
+    pictures
+        Tiles with the highest and the lowest scores.
     """
 
     id: str
@@ -106,6 +111,8 @@ class SlidePanel:
     facts: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    interval: tuple[float, float] | None = None
+    pictures: tuple[TilePicture, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -159,8 +166,8 @@ class Report:
         In any order: the worklist puts the highest probability first.
     groups
         Names of what the colours stand for, where they are groups of tiles and not scores.
-    parameters, versions
-        By name, in words.
+    parameters, versions, card
+        By name, in words; the card is that of the model.
     limits
         What the figures do not show, one sentence each.
     """
@@ -177,4 +184,5 @@ class Report:
     rejected: tuple[Rejection, ...] = ()
     parameters: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    card: Mapping[str, str] = field(default_factory=dict)
     limits: tuple[str, ...] = ()

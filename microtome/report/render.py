@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..assets import OPENSEADRAGON, read_asset
 from ..storage.commit import writable, write_text
 from ..storage.errors import MissingFile
 from ..storage.installed import installed_version
@@ -59,9 +60,11 @@ def render(report: Report) -> str:
         without_picture=len(pictured[MAX_PICTURED:]),
         has_truth=any(s.layers is not None and s.layers.outlines for s in pictured),
         scale=_gradient(),
+        spread=any(slide.interval is not None for slide in ordered),
         predicted=any(slide.probability is not None for slide in ordered),
         groups=list(zip(report.groups, _distinct(), strict=False)),
         style=(folder / "report.css").read_text(encoding="utf-8"),
+        library=read_asset(OPENSEADRAGON),
     )
     return html
 

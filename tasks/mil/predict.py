@@ -29,11 +29,14 @@ class BagPrediction:
         float32 [n, c]: softmax of each instance's evidence for classes, its sigmoid for others.
     attention
         float32 [n]; sums to 1.
+    span
+        float32 [2, c]: lowest and highest output among the members; None of a single one.
     """
 
     outputs: NDArray[np.float32]
     scores: NDArray[np.float32]
     attention: NDArray[np.float32]
+    span: NDArray[np.float32] | None = None
 
     @property
     def probabilities(self) -> NDArray[np.float32]:
@@ -47,17 +50,19 @@ def predict_bag(
     """Apply every member to a bag [n, d] and take the mean of what they say."""
     instances = torch.from_numpy(features).to(device)
     with torch.no_grad():
-        outputs = [member.to(device).eval()(instances, [len(instances)]) for member in members]
-        said = [
-            member.say(output.logits[0]) for member, output in zip(members, outputs, strict=True)
-        ]
+        found = [member.to(device).eval()(instances, [len(instances)]) for member in members]
+        said = [member.say(output.logits[0]) for member, output in zip(members, found, strict=True)]
         kind = members[0].kind
         means = (
             torch.stack(said).mean(0),
-            torch.stack([said_of(kind, output.evidence) for output in outputs]).mean(0),
-            torch.stack([output.attention for output in outputs]).mean(0),
+            torch.stack([said_of(kind, output.evidence) for output in found]).mean(0),
+            torch.stack([output.attention for output in found]).mean(0),
         )
-    return BagPrediction(*(mean.cpu().numpy() for mean in means))
+        span = torch.stack([torch.stack(said).amin(0), torch.stack(said).amax(0)])
+    outputs, scores, attention = (mean.cpu().numpy() for mean in means)
+    return BagPrediction(
+        outputs, scores, attention, span.cpu().numpy() if len(members) > 1 else None
+    )
 
 
 def slide_prediction(
@@ -78,6 +83,7 @@ def slide_prediction(
     """
     binary = kind == "classes" and len(classes) == 2
     target = 1 if binary else int(said.outputs.argmax())
+    low, high = (0.0, 0.0) if said.span is None else said.span[:, target].tolist()
     return SlidePrediction(
         id=bag.id,
         probability=float(said.outputs[target]),
@@ -98,4 +104,5 @@ def slide_prediction(
         model=model,
         patient=patient,
         kind=kind,
+        interval=None if said.span is None else (low, high),
     )

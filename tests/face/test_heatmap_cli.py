@@ -73,8 +73,8 @@ def test_predictions_become_geojson_pictures_and_a_report(predictions, tmp_path,
     result = heatmap(predictions, "--out", out)
     assert result.exit_code == 0, result.output
     assert sorted(p.name for p in out.iterdir()) == [
-        "gone.geojson.gz", "here.geojson.gz", "here.heatmap.png", "ledger.jsonl",
-        "load_results.groovy", "report.html",
+        "gone.geojson.gz", "here.geojson.gz", "here.heatmap.png", "here.html",
+        "ledger.jsonl", "load_results.groovy", "report.html",
     ]  # fmt: skip
     assert "overlay was left out" in result.output
     grid, info = layout
@@ -95,7 +95,9 @@ def test_predictions_become_geojson_pictures_and_a_report(predictions, tmp_path,
     # Every slide was held out and is labelled, so the report may state an AUC: 1 of 2 is perfect.
     assert re.search(r'class="number strong">1\.000<', text)
     links = re.findall(r'href="([^"#][^":]*)"', text)
-    assert sorted(links) == ["gone.geojson.gz", "here.geojson.gz", "here.heatmap.png"]
+    assert sorted(links) == [
+        "gone.geojson.gz", "here.geojson.gz", "here.heatmap.png", "here.html",
+    ]  # fmt: skip
     assert all((out / link).is_file() for link in links)
 
 

@@ -55,6 +55,9 @@ class Page:
         """Load an address at a size of window (width, height)."""
         metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False}
         self._call("Emulation.setDeviceMetricsOverride", **metrics)
+        # Places on the screen are measured: nothing may glide.
+        still = {"name": "prefers-reduced-motion", "value": "reduce"}
+        self._call("Emulation.setEmulatedMedia", features=[still])
         self._call("Page.navigate", url=address)
         self.wait("document.readyState === 'complete'")
 
@@ -77,12 +80,14 @@ class Page:
         """Press and let go a key: a letter, or one named as in ``ArrowRight``."""
         virtual = virtual or (ord(key.upper()) if len(key) == 1 else 0)
         facts = {"key": key, "code": code or key, "windowsVirtualKeyCode": virtual}
-        text = {"text": key} if len(key) == 1 else {}
+        text = {"text": {"Enter": "\r"}.get(key, key)} if len(key) == 1 or key == "Enter" else {}
         self._call("Input.dispatchKeyEvent", type="keyDown", **facts, **text)
         self._call("Input.dispatchKeyEvent", type="keyUp", **facts)
 
     def wheel(self, x: float, y: float, by: float) -> None:
         """Turn the wheel over a place of the window; below zero is away from oneself."""
+        # Wheels of less than 50 ms are taken for one by OpenSeadragon.
+        time.sleep(0.1)
         self._call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
         self._call("Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=by)
 
