@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,25 +26,40 @@ from .cluster_cohort import (
     site_test,
     stability,
 )
+from .cluster_gallery import GREY, Map, gallery, placed, scatter
 from .evaluation import some
 from .heatmap import export_qupath
-from .overlay import DISTINCT
+from .overlay import DISTINCT, as_png
 
 N_NEAREST = 10
-GREY = (160, 160, 160)
 NONE = PathClass("No cluster", GREY)
 CAVEAT = "what a cluster is, is for a pathologist to say"
 
 
 @dataclass(frozen=True)
 class FoundClusters:
-    """Clusters of a cohort and what is known of them."""
+    """Clusters of a cohort and what is known of them.
+
+    Attributes
+    ----------
+    pictures
+        Files of the nearest tiles, by name of the cluster, relative to the folder of all.
+    map_by
+        How ``clusters.png`` was laid out.
+    """
 
     vocabulary: Vocabulary
     stability: Stability
     sites: SiteTest | None
     seed: int
     notes: tuple[str, ...] = ()
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    map_by: Map = "pca"
+
+    @property
+    def map_words(self) -> str:
+        """How the map was laid out, in words."""
+        return "by UMAP" if self.map_by == "umap" else "on their first two principal components"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -59,6 +73,7 @@ class FoundClusters:
             "method": self.vocabulary.method,
             "clusters": len(self.vocabulary),
             "seed": self.seed,
+            "map": self.map_by,
             "stability": {
                 name: {
                     "mean": float(values.mean()),
@@ -100,10 +115,11 @@ def learn_clusters(
     cohort: Path | None = None,
     per_bag: int = 500,
     resamples: int = 10,
+    map_by: Map = "pca",
     seed: int = 0,
     overwrite: bool = False,
 ) -> FoundClusters:
-    """Fit on all bags; write composition, prototypes, a picture of the clusters and a record.
+    """Fit on all bags; write composition, prototypes, pictures of the clusters and a record.
 
     Raises
     ------
@@ -138,9 +154,8 @@ def learn_clusters(
     tested = None if cohort is None else _sites(cohort, bags, shares, seed)
     # Resamples are fitted to few tiles: a tile's cluster there is all that is asked.
     steady = stability(features, vocabulary, k=k, n=resamples, seed=seed)
-    found = FoundClusters(vocabulary, steady, tested, seed)
-    _write(out, bags, found, shares, tiles)
-    return found
+    found = FoundClusters(vocabulary, steady, tested, seed, map_by=map_by)
+    return _write(out, bags, found, shares, tiles)
 
 
 def _require_alike(bags: Sequence[Bag]) -> None:
@@ -172,21 +187,32 @@ def _write(
     found: FoundClusters,
     shares: NDArray[np.float64],
     tiles: NDArray[np.float32],
-) -> None:
+) -> FoundClusters:
     import pandas as pd
 
     table = pd.DataFrame(shares, columns=[*found.names, "none"])
     table.insert(0, "id", [bag.id for bag in bags])
+    nearest = nearest_tiles(bags, found.vocabulary)
+    shown, notes = gallery(bags, nearest)
+    pictures = {found.names[number - 1]: f"gallery/cluster-{number}.png" for number in shown}
+    found = replace(found, notes=(*found.notes, *notes), pictures=pictures)
+    at = placed(found.vocabulary.reduced(tiles), found.map_by, seed=found.seed)
+    images = {
+        **{f"gallery/cluster-{number}.png": as_png(image) for number, image in shown.items()},
+        "clusters.png": scatter(at, found.vocabulary.assign(tiles), found.names, found.map_by),
+    }
     files = {
         "composition.csv": table.to_csv(index=False),
-        "prototypes.csv": nearest_tiles(bags, found.vocabulary).to_csv(index=False),
+        "prototypes.csv": nearest.to_csv(index=False),
         "clusters.json": json.dumps(found.record(), indent=1),
     }
-    with writable(out / "clusters.png"):
-        write_bytes(out / "clusters.png", scatter(tiles, found))
+    for name, image in images.items():
+        with writable(out / name):
+            write_bytes(out / name, image)
     for name, text in files.items():
         with writable(out / name):
             write_text(out / name, text)
+    return found
 
 
 def nearest_tiles(bags: Sequence[Bag], vocabulary: Vocabulary, count: int = N_NEAREST) -> Any:
@@ -216,25 +242,6 @@ def nearest_tiles(bags: Sequence[Bag], vocabulary: Vocabulary, count: int = N_NE
     turn = tiles.groupby(["cluster", "id"]).cumcount()
     ordered = tiles.assign(turn=turn).sort_values(["cluster", "turn", "distance"], kind="stable")
     return ordered.groupby("cluster").head(count).drop(columns="turn")
-
-
-def scatter(tiles: NDArray[np.float32], found: FoundClusters) -> bytes:
-    """PNG of the fitted tiles on their first two principal components, coloured by cluster."""
-    from matplotlib.figure import Figure
-
-    points, index = found.vocabulary.reduced(tiles), found.vocabulary.assign(tiles)
-    figure = Figure(figsize=(6, 5), layout="constrained")
-    axes = figure.add_subplot(xlabel="component 1", ylabel="component 2")
-    flat = np.zeros(len(points)) if points.shape[1] < 2 else points[:, 1]
-    colours = np.array([*DISTINCT, GREY]) / 255
-    for number, name in [*enumerate(found.names), (-1, "none")]:
-        mine = index == number
-        if mine.any():
-            axes.scatter(points[mine, 0], flat[mine], s=4, color=colours[number], label=name)
-    axes.legend(markerscale=3)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
 
 
 def export_clusters(path: Path, *, found: FoundClusters, out: Path) -> int:

@@ -34,19 +34,26 @@ def cluster(
         int, typer.Option("--per-bag", min=1, help="Tiles of each slide to learn from, at most.")
     ] = 500,
     resamples: Annotated[int, typer.Option(min=2, help="Bootstrap resamples of the slides.")] = 10,
+    map_by: Annotated[
+        Literal["pca", "umap"],
+        typer.Option("--map", help="Lay clusters.png out on two principal components, or by UMAP."),
+    ] = "pca",
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Group the tiles of a cohort by what they look like: one set of clusters for all slides.
 
     Writes OUT/<id>.clusters.geojson.gz for QuPath, OUT/composition.csv (share of each cluster in
-    each slide), OUT/prototypes.csv (the tiles nearest to each centre), OUT/clusters.png and
-    OUT/clusters.json with stability and, with --cohort, whether composition tells the site.
+    each slide), OUT/prototypes.csv (the tiles nearest to each centre), OUT/report.html with their
+    pictures and a map of all, and OUT/clusters.json with stability and, with --cohort, whether
+    composition tells the site.
 
     Example: [bold]microtome cluster bags --out clusters --cohort cohort.csv[/]
     """
     from functools import partial
 
+    from ..report import write_report
+    from ..report.clusters import cluster_report
     from ..storage.bag_records import bag_id, bags_in
     from ..storage.qupath_script import write_load_script
     from ..tasks.cluster_run import export_clusters, learn_clusters
@@ -60,6 +67,7 @@ def cluster(
         cohort=cohort,
         per_bag=per_bag,
         resamples=resamples,
+        map_by=map_by,
         seed=seed,
         overwrite=overwrite,
     )
@@ -72,4 +80,7 @@ def cluster(
     for line in found.lines():
         console.print(line, soft_wrap=True, markup=False)
     write_load_script(out)
+    parameters = {"method": method, "k": str(k), "seed": str(seed), "slides": str(len(paths))}
+    report = write_report(cluster_report(found, out, parameters), out / "report.html")
+    console.print(f"report: {report}")
     exit_unless_all_done(outcomes)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
+from PIL import Image
+from scipy.spatial.distance import cdist
 from sklearn.metrics import adjusted_rand_score
 from typer.testing import CliRunner
 
@@ -15,6 +19,7 @@ from microtome.cli.app import app
 from microtome.storage.bags import Bag, write_bag
 from microtome.storage.errors import CohortError, InputError, StaleProduct
 from microtome.storage.qupath_check import check_geojson, read_features
+from microtome.tasks.cluster_gallery import SHOWN_PX, placed
 from microtome.tasks.cluster_run import learn_clusters
 
 KINDS = np.repeat([0, 1, 2], [30, 20, 10])
@@ -79,3 +84,47 @@ def test_what_cannot_be_clustered_is_refused(bags: list[Path], tmp_path: Path) -
     with pytest.raises(InputError, match="bags of 2 encoders"):
         learn_clusters([*bags, tmp_path / "other.bag.zarr"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_report_shows_the_tiles_of_each_cluster(tmp_path: Path) -> None:
+    """Each kind of tile has a colour on the slide: a cluster's gallery has that colour alone."""
+    colours = np.array([[200, 30, 30], [30, 200, 30], [30, 30, 200]], np.uint8)
+    lattice = np.zeros((10, 10, 3), np.uint8)
+    lattice[:6] = colours[KINDS].reshape(6, 10, 3)
+    slide = tmp_path / "slide.tif"
+    pixels = lattice.repeat(100, 0).repeat(100, 1)
+    tifffile.imwrite(slide, pixels, tile=(256, 256), photometric="rgb", resolution=(2e4, 2e4),
+                     resolutionunit="CENTIMETER")  # fmt: skip
+    for number in range(4):
+        bag = replace(some_bag(number), source=str(slide) if number < 3 else "gone.tif")
+        write_bag(tmp_path / "bags" / f"s{number}.bag.zarr", bag, key=str(number))
+    out = tmp_path / "out"
+    line = f"cluster {tmp_path}/bags --out {out} --k 3 --resamples 2"
+    ended = CliRunner().invoke(app, line.split())
+    assert ended.exit_code == 0, ended.output
+    assert "no tiles are shown of 1 slides: s3" in ended.output
+    for number, colour in enumerate(colours, start=1):
+        picture = np.asarray(Image.open(out / "gallery" / f"cluster-{number}.png").convert("RGB"))
+        assert picture.shape[0] == SHOWN_PX
+        gap = (picture == 255).all(2)
+        assert (picture[~gap] == colour).all()
+        assert (~gap[0]).sum() == 7 * SHOWN_PX or (~gap[0]).sum() == 8 * SHOWN_PX
+    report = (out / "report.html").read_text()
+    assert report.count("<img") == 4
+    assert "Cluster 3, nearest to its centre" in report
+
+
+@pytest.mark.slow
+def test_neighbours_stay_neighbours_by_umap() -> None:
+    rng = np.random.default_rng(0)
+    points = 20 * np.eye(5)[KINDS] + rng.normal(size=(60, 5))
+    first = placed(points, "umap", seed=3)
+    np.testing.assert_array_equal(first, placed(points, "umap", seed=3))
+    apart = cdist(first, first) + np.diag(np.full(60, np.inf))
+    assert np.mean(KINDS[apart.argmin(1)] == KINDS) > 0.9
+
+
+def test_a_map_by_components_is_the_first_two() -> None:
+    points = np.arange(12.0).reshape(4, 3)
+    np.testing.assert_array_equal(placed(points, "pca"), points[:, :2])
+    np.testing.assert_array_equal(placed(points[:, :1], "pca")[:, 1], 0)
