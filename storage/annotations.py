@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from shapely.affinity import translate
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
+from .annotation_store import SUFFIX as STORE_SUFFIX
+from .annotation_store import read_annotation_store
 from .errors import BadGeometry, UnreadableFile
 from .polygons import repaired
 from .qupath_check import DEPTH, Effect, Problem, is_nested, is_uuid, read_document
@@ -80,7 +82,8 @@ def read_annotations(path: str | Path, *, frame: Frame) -> AnnotationFile:
     Parameters
     ----------
     path
-        A FeatureCollection, a list of features, one feature, or a bare geometry.
+        A FeatureCollection, a list of features, one feature, or a bare geometry; or a store of
+        tiatoolbox (``.db``), whose coordinates are always those of the whole image.
     frame
         Which image the coordinates are for. QuPath does not say: its own default is the slide
         cropped to its bounds. A file of ours does, and is believed.
@@ -97,6 +100,8 @@ def read_annotations(path: str | Path, *, frame: Frame) -> AnnotationFile:
     BadGeometry
         The file says that it is for a slide of another size.
     """
+    if Path(path).suffix.lower() == STORE_SUFFIX:
+        return _of_store(Path(path))
     head, features = read_document(path)
     if not features and head.get("type") != "FeatureCollection":
         raise UnreadableFile(
@@ -117,6 +122,18 @@ def read_annotations(path: str | Path, *, frame: Frame) -> AnnotationFile:
         tuple(a for a in annotations if a.geometry.geom_type in _AREAS),
         tuple(problems),
         tuple(a for a in annotations if a.geometry.geom_type not in _AREAS),
+    )
+
+
+def _of_store(path: Path) -> AnnotationFile:
+    found = [
+        ReadAnnotation(**{f.name: getattr(one, f.name) for f in fields(one)}, feature=index)
+        for index, one in enumerate(read_annotation_store(path))
+    ]
+    return AnnotationFile(
+        tuple(a for a in found if a.geometry.geom_type in _AREAS),
+        (),
+        tuple(a for a in found if a.geometry.geom_type not in _AREAS),
     )
 
 

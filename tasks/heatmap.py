@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.slides.base import Slide
+from ..storage.annotation_store import write_annotation_store
 from ..storage.commit import writable, write_bytes
 from ..storage.errors import InputError, MissingFile, StaleProduct
 from ..storage.predictions import SlidePrediction
@@ -162,6 +163,7 @@ def make_heatmap(
     crop: bool = True,
     max_px: int = MAX_PX,
     detail_px: int | None = None,
+    store: bool = False,
     opacity: float = OPACITY,
 ) -> HeatmapProducts:
     """Write ``<id>.geojson.gz`` for QuPath and, with the slide at hand, ``<id>.heatmap.png``.
@@ -181,14 +183,19 @@ def make_heatmap(
     max_px
         Longer side of level 0 in the pictures.
     detail_px
-        The same of :attr:`HeatmapProducts.detail`; None, or a slide that is not at hand, makes
+        Of :attr:`HeatmapProducts.detail`, see there; None, or a slide that is not at hand, makes
         none.
+    store
+        Whether to write ``<id>.db`` too, for tiatoolbox and its viewer.
     """
     columns = measurements(prediction, quality)
     path = out / f"{prediction.id}.geojson.gz"
     top = top_regions(prediction)
     export = export_qupath(prediction, path, columns=columns, crop=crop, regions=top)
     detailed = detail_px is not None and slide is not None
+    if store:
+        tiles = Tiles(prediction.coords_px, prediction.footprint_px, columns)
+        write_annotation_store(out / f"{prediction.id}.db", tiles=tiles, annotations=top)
     most = max(max_px, detail_px or 0) if detailed else max_px
     finest, table = canvas_for(prediction, slide, crop=crop, max_px=most), colour_table()
     canvas = smaller(finest, max_px)

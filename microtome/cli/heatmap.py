@@ -66,6 +66,9 @@ def make(
     pages: Annotated[
         bool, typer.Option("--pages/--no-pages", help="A page of its own for each slide.")
     ] = True,
+    store: Annotated[
+        bool, typer.Option("--store/--no-store", help="OUT/<id>.db for tiatoolbox's viewer.")
+    ] = False,
     jobs: Jobs = 1,
     overwrite: Overwrite = False,
 ) -> None:
@@ -100,6 +103,7 @@ def make(
         card=card,
         pages=pages and overlay,
         overlay=overlay,
+        store=store,
         overwrite=overwrite,
         crop=crop,
     )

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from microtome.cli.app import app
 from microtome.engine.grid import TileGrid
 from microtome.engine.slides import SlideInfo, open_slide
+from microtome.storage.annotation_store import read_annotation_store
 from microtome.storage.bags import Bag, write_bag
 from microtome.storage.errors import CohortError, MissingFile, StaleProduct
 from microtome.storage.predictions import SlidePrediction, write_predictions
@@ -127,6 +128,17 @@ def test_bounds_are_cropped_unless_the_user_says_no(tmp_path, shared_data, layou
         assert heatmap(tmp_path / "p", "--out", out, flag, "--no-overlay").exit_code == 0
         assert read_metadata(out / "b.geojson.gz")["origin_px"] == origin
         assert check_geojson(out / "b.geojson.gz") == []
+
+
+def test_a_store_for_tiatoolbox_on_request(predictions, tmp_path, layout):
+    out = tmp_path / "out"
+    assert heatmap(predictions, "--out", out, "--no-overlay", "--store").exit_code == 0
+    grid, _ = layout
+    found = read_annotation_store(out / "here.db")
+    tiles = [a for a in found if a.object_type == "tile"]
+    assert [a.geometry.bounds[1::-1] for a in tiles] == [tuple(c) for c in grid.coords_px.tolist()]
+    scores = [a.measurements["score"] for a in tiles]
+    assert scores == pytest.approx(np.linspace(0, 1, len(grid)).tolist(), abs=1e-6)
 
 
 def test_a_slide_that_changed_is_rejected_and_the_others_go_on(
