@@ -86,7 +86,7 @@ class AtlasRecipe:
         See :func:`.scans.read_atlas`.
     coordinates, radius_mm
         See :func:`.scans.read_coordinates`; instead of ``atlas``.
-    resample
+    resample, drop_lost
         See :func:`.regions.lay_over`.
     leave_out
         Names of regions that are not wanted: outside the scan, or no tissue.
@@ -98,6 +98,7 @@ class AtlasRecipe:
     radius_mm: float = 5.0
     resample: bool = False
     leave_out: tuple[str, ...] = ()
+    drop_lost: bool = False
 
     def resolved(self) -> AtlasRecipe:
         """The same, with the file of names that lies beside the atlas where none is given."""
@@ -125,7 +126,13 @@ class AtlasRecipe:
 
     def over(self, volume: Volume) -> Parcellation:
         """Lay the regions over a scan; see :func:`.regions.lay_over`."""
-        return lay_over(self.read(), volume.shape[-3:], volume.affine, resample=self.resample)
+        return lay_over(
+            self.read(),
+            volume.shape[-3:],
+            volume.affine,
+            resample=self.resample,
+            drop_lost=self.drop_lost,
+        )
 
 
 def subject_of(path: Path) -> str:

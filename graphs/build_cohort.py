@@ -34,8 +34,10 @@ from .build import (
     from_series,
     subject_of,
 )
+from .freesurfer import read_subjects, stats_folders
 from .functional import Method as SeriesMethod
 from .matrices import Array
+from .regions import LabelAtlas
 from .scans import choose_regions
 from .tables import RegionTable, read_centroids, read_freesurfer, read_names, read_region_table
 
@@ -67,9 +69,9 @@ class BuildOptions:
     method
         ``pearson``, ``partial``, ``covariance`` of time series, or of a scan with a time axis when
         ``regions`` has an atlas; ``jsse``, ``klse`` (PET) and ``jsd``, ``kls`` (MRI) of a volume
-        and an atlas; ``msn`` of a folder of FreeSurfer tables; ``effect-size`` and ``perturbation``
-        of a table of uptake, beside that of controls; ``group-covariance`` of one table for the
-        whole group.
+        and an atlas; ``msn`` of a folder of FreeSurfer's tables or subjects; ``effect-size`` and
+        ``perturbation`` of a table of uptake, beside that of controls; ``group-covariance`` of one
+        table for the whole group.
     series, regions
         How series become a network, the method apart; which regions a scan is divided into.
     subject_column, reference, modality
@@ -256,7 +258,7 @@ _BUILDERS: dict[Method, Callable[[Source, Plan], Connectome]] = {
 def _tables(path: Path, options: BuildOptions) -> dict[str, RegionTable]:
     """Tables whose rows are the subjects, where a method is of such."""
     if options.method == "msn":
-        return read_freesurfer(path)
+        return read_subjects(path) if stats_folders(path) else read_freesurfer(path)
     if options.method not in ("effect-size", "perturbation"):
         return {}
     if options.controls is None:
@@ -288,10 +290,21 @@ def _centroids(options: BuildOptions) -> Array | None:
 def keep_networks(
     out: Path, plan: Plan, networks: Sequence[Connectome], *, overwrite: bool = False
 ) -> ConnectomeCohort:
-    """Write the networks of a plan as one product."""
+    """Write the networks of a plan as one product, with the names of the regions they lost."""
     cohort = ConnectomeCohort.of(networks)
-    write_connectomes(out, cohort, key=plan.key, about=plan.about, overwrite=overwrite)
+    lost = lost_regions(plan.options.regions, cohort.regions)
+    about = {**plan.about, "lost": list(lost)} if lost else plan.about
+    write_connectomes(out, cohort, key=plan.key, about=about, overwrite=overwrite)
     return cohort
+
+
+def lost_regions(atlas: AtlasRecipe, regions: Sequence[str]) -> tuple[str, ...]:
+    """Regions of an atlas that networks do without because no scan reaches them."""
+    if not atlas.drop_lost:
+        return ()
+    read = atlas.read()
+    names = read.names.values() if isinstance(read, LabelAtlas) else read.names
+    return tuple(name for name in names if name not in regions)
 
 
 def cohort_path(out: Path) -> Path:

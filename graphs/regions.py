@@ -92,6 +92,8 @@ class Parcellation:
         float64 [r, 3]: (x, y, z) RAS; of labels, the mean of their voxels on the atlas's own grid.
     resampled
         Whether labels were moved to another grid, by nearest neighbour.
+    lost
+        Names of regions of the atlas that the scan does not reach, where those may be dropped.
     """
 
     names: tuple[str, ...]
@@ -99,6 +101,7 @@ class Parcellation:
     shape: Shape
     centroids_mm: Array
     resampled: bool = False
+    lost: tuple[str, ...] = ()
 
     @cached_property
     def n_voxels(self) -> NDArray[np.int64]:
@@ -154,7 +157,12 @@ class Parcellation:
 
 
 def lay_over(
-    atlas: LabelAtlas | SphereAtlas, shape: Sequence[int], affine: Array, *, resample: bool = False
+    atlas: LabelAtlas | SphereAtlas,
+    shape: Sequence[int],
+    affine: Array,
+    *,
+    resample: bool = False,
+    drop_lost: bool = False,
 ) -> Parcellation:
     """Put an atlas on the grid of a scan that lies in the same space.
 
@@ -167,6 +175,8 @@ def lay_over(
     resample
         Allow labels on another grid to be moved to the scan's, by nearest neighbour. The scan
         itself is never resampled. Spheres need no resampling.
+    drop_lost
+        Do without regions that have no voxel on the scan's grid; ``lost`` names them.
 
     Raises
     ------
@@ -174,8 +184,26 @@ def lay_over(
         The grids differ and ``resample`` is false.
     LostRegion
         A region has no voxel on the scan's grid: it lies outside the scan, or is smaller than the
-        scan's voxels. Names it.
+        scan's voxels. Names it. All of them, where those may be dropped.
     """
+    found = _laid(atlas, shape, affine, resample)
+    there = found.n_voxels > 0
+    if there.all() or not (drop_lost and there.any()):
+        _require(found.names, there, "no voxel on the scan's grid")
+        return found
+    kept = np.flatnonzero(there)
+    return replace(
+        found,
+        names=tuple(found.names[i] for i in kept),
+        members=found.members[kept],
+        centroids_mm=found.centroids_mm[kept],
+        lost=tuple(name for name, is_there in zip(found.names, there, strict=True) if not is_there),
+    )
+
+
+def _laid(
+    atlas: LabelAtlas | SphereAtlas, shape: Sequence[int], affine: Array, resample: bool
+) -> Parcellation:
     grid: Shape = (int(shape[0]), int(shape[1]), int(shape[2]))
     if isinstance(atlas, SphereAtlas):
         return _spheres(atlas, grid, affine)
@@ -193,9 +221,7 @@ def lay_over(
     members = csr_array(
         (np.ones(len(rows)), (rows, columns)), shape=(len(names), int(np.prod(grid)))
     )
-    found = Parcellation(names, members, grid, label_centroids(atlas), moved)
-    _require(names, found.n_voxels > 0, "no voxel on the scan's grid")
-    return found
+    return Parcellation(names, members, grid, label_centroids(atlas), moved)
 
 
 def resample_labels(atlas: LabelAtlas, shape: Shape, affine: Array) -> NDArray[np.int64]:
@@ -242,12 +268,11 @@ def _members(
 
 
 def _spheres(atlas: SphereAtlas, grid: Shape, affine: Array) -> Parcellation:
-    """Voxels whose centre is within the radius of the sphere's; the centre is inside the scan."""
+    """Voxels whose centre is within the radius of the sphere's; none of one centred outside."""
     to_voxel = np.linalg.inv(affine)
     centres = atlas.centres_mm @ to_voxel[:3, :3].T + to_voxel[:3, 3]
     size = np.array(grid[::-1])
     inside = ((centres > -0.5) & (centres < size - 0.5)).all(axis=1)
-    _require(atlas.names, inside, "a centre outside the scan")
     voxel = np.abs(to_voxel[:3, :3]).sum(axis=1)
     rows, columns = [], []
     for region, (centre, radius) in enumerate(zip(centres, atlas.radii_mm, strict=True)):
@@ -257,15 +282,14 @@ def _spheres(atlas: SphereAtlas, grid: Shape, affine: Array) -> Parcellation:
         x, y, z = (axis.ravel() for axis in np.meshgrid(*axes, indexing="ij"))
         steps = np.stack([x, y, z], axis=1) - centre
         near = np.linalg.norm(steps @ affine[:3, :3].T, axis=1) <= radius + _ON_EDGE_MM
+        near &= inside[region]
         columns.append(np.ravel_multi_index((z[near], y[near], x[near]), grid))
         rows.append(np.full(int(near.sum()), region))
     places = (np.concatenate(rows), np.concatenate(columns))
     members = csr_array(
         (np.ones(len(places[0])), places), shape=(len(atlas.names), int(np.prod(grid)))
     )
-    found = Parcellation(atlas.names, members, grid, atlas.centres_mm)
-    _require(atlas.names, found.n_voxels > 0, "a sphere that holds no voxel centre")
-    return found
+    return Parcellation(atlas.names, members, grid, atlas.centres_mm)
 
 
 def _same_grid(atlas: LabelAtlas, grid: Shape, affine: Array) -> bool:
@@ -296,5 +320,6 @@ def _require(names: Sequence[str], kept: NDArray[np.bool_], problem: str) -> Non
         more = f" and {len(lost) - 5} more" if len(lost) > 5 else ""
         raise LostRegion(
             f"{len(lost)} of {len(names)} regions have {problem}: {', '.join(lost[:5])}{more}",
-            remedy="Check that both lie in the same space, or pass --leave-out NAME for each",
+            remedy="Check that both lie in the same space; else pass --leave-out NAME for each, or "
+            "--drop-lost",
         )

@@ -84,8 +84,8 @@ def build(
         typer.Option(
             help="pearson, partial, covariance: of time series (.csv .tsv .npy .mat .1D), or of "
             "BOLD scans with an atlas. jsse, klse: of PET, jsd, kls: of MRI, with an atlas. msn: "
-            "of a folder of FreeSurfer tables. effect-size, perturbation: of each row of a table, "
-            "beside --controls. group-covariance: of one table with a row a subject."
+            "of a folder of FreeSurfer tables or subjects. effect-size, perturbation: of each row "
+            "of a table, beside --controls. group-covariance: of one table with a row a subject."
         ),
     ] = Method.PEARSON,
     fisher: Annotated[bool, typer.Option("--fisher", help="Fisher's z of correlations.")] = False,
@@ -130,6 +130,9 @@ def build(
     leave_out: Annotated[
         list[str] | None, typer.Option(help="Region of the atlas to do without; may be repeated.")
     ] = None,
+    drop_lost: Annotated[
+        bool, typer.Option("--drop-lost", help="Do without regions that the scan does not reach.")
+    ] = False,
     subject_column: Annotated[
         str | None, typer.Option(help="Column of a table that names the rows; the first one.")
     ] = None,
@@ -175,6 +178,7 @@ def build(
         build_network,
         cohort_path,
         keep_networks,
+        lost_regions,
         plan_build,
         stored_networks,
     )
@@ -198,6 +202,7 @@ def build(
             radius_mm=radius_mm,
             resample=resample,
             leave_out=tuple(leave_out or ()),
+            drop_lost=drop_lost,
         ),
         subject_column=subject_column,
         reference=reference,
@@ -222,7 +227,10 @@ def build(
     )
     made = [outcome.value for outcome in outcomes if outcome.value is not None]
     if len(made) > len(stored):
-        keep_networks(path, plan, made, overwrite=overwrite)
+        kept = keep_networks(path, plan, made, overwrite=overwrite)
+        lost = lost_regions(options.regions, kept.regions)
+        if lost:
+            console.print(f"without {len(lost)} regions beyond the scan: {', '.join(lost)}")
     if made:
         console.print(f"{len(made)} connectomes in {path}")
     exit_unless_all_done(outcomes)

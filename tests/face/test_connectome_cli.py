@@ -195,3 +195,32 @@ def test_the_exit_codes_and_words_of_the_real_program(tmp_path, series):
     assert "Traceback" not in wrong.stderr
     missing = run("build", tmp_path / "none.npy", "-o", tmp_path / "x")
     assert missing.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("scan", "method", "expected"),
+    [
+        ("spm_single_subj_T1.nii.gz", "jsd", ("sMRI", 134)),
+        ("nibabel_functional.nii", "pearson", ("fMRI", 30)),
+        ("spm_PET.nii.gz", "klse", ("PET", 134)),
+    ],
+)
+def test_scans_of_three_kinds_become_networks_in_one_command(
+    scan, method, expected, shared_data, tmp_path
+):
+    brain = shared_data / "brain"
+    atlas = ["--atlas", brain / "atlas" / "labels_Neuromorphometrics.nii.gz", "--resample"]
+    out = tmp_path / "one"
+    shown = call(
+        "build", brain / "nifti" / scan, "--method", method, *atlas, "--drop-lost", "-o", out
+    )
+    cohort = read_connectomes(tmp_path / "one.connectomes.zarr")
+    assert (cohort.modality, len(cohort.regions)) == expected
+    assert np.isfinite(cohort.adjacency).all()
+    assert np.abs(cohort.adjacency).max() > 0.2
+    lost = read_commit(tmp_path / "one.connectomes.zarr").about["lost"]
+    assert len(lost) == 136 - len(cohort.regions)
+    assert {"Right vessel", "Left vessel"} <= set(lost)
+    shown = " ".join(shown.split())
+    assert f"without {len(lost)} regions beyond the scan: " in shown
+    assert all(name in shown for name in lost)

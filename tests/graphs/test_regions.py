@@ -115,6 +115,26 @@ def test_a_voxel_without_a_value_is_left_out_and_a_region_of_them_is_lost():
         found.means(values)
 
 
+def test_regions_beyond_the_scan_are_dropped_on_request_and_named(atlas, shared_data):
+    scan = open_volume(shared_data / "brain" / "nifti" / "nibabel_functional.nii")
+    with pytest.raises(LostRegion, match=r"106 of 136 .*--drop-lost"):
+        lay_over(atlas, scan.shape[1:], scan.affine, resample=True)
+    found = lay_over(atlas, scan.shape[1:], scan.affine, resample=True, drop_lost=True)
+    assert len(found.names) == 30
+    assert len(found.lost) == 106
+    assert set(found.names) | set(found.lost) == set(atlas.names.values())
+    theirs = resample_labels(atlas, scan.shape[1:], scan.affine)
+    assert {atlas.names[label] for label in np.unique(theirs) if label} == set(found.names)
+    assert found.members.shape[0] == len(found.centroids_mm) == 30
+    values = np.random.default_rng(0).random(scan.shape[1:])
+    label = next(k for k, name in atlas.names.items() if name == found.names[7])
+    assert found.means(values)[7] == pytest.approx(values[theirs == label].mean())
+    far = np.diag([1.0, 1, 1, 1])
+    far[0, 3] = 1e4
+    with pytest.raises(LostRegion, match="136 of 136"):
+        lay_over(atlas, (4, 4, 4), far, resample=True, drop_lost=True)
+
+
 def test_a_mirrored_grid_is_another_grid_and_lands_right():
     mirrored = np.diag([-1.0, 1, 1, 1])
     mirrored[0, 3] = 3
@@ -145,10 +165,10 @@ def test_spheres_hold_the_voxels_within_their_radius():
 
 def test_a_sphere_outside_the_scan_or_between_its_voxels_is_lost():
     outside = SphereAtlas(("in", "out"), np.array([[5.0, 5, 5], [99, 5, 5]]), np.array([3.0, 3]))
-    with pytest.raises(LostRegion, match="centre outside the scan: out"):
+    with pytest.raises(LostRegion, match="no voxel on the scan's grid: out"):
         lay_over(outside, (10, 10, 10), np.eye(4))
     between = SphereAtlas(("tiny",), np.array([[5.5, 5.5, 5.5]]), np.array([0.5]))
-    with pytest.raises(LostRegion, match="no voxel centre: tiny"):
+    with pytest.raises(LostRegion, match="scan's grid: tiny"):
         lay_over(between, (10, 10, 10), np.eye(4))
 
 
