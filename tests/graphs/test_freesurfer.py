@@ -18,16 +18,6 @@ COLUMNS = [
     "NumVert", "SurfArea", "GrayVol", "ThickAvg", "ThickStd", "MeanCurv", "GausCurv", "FoldInd",
     "CurvInd",
 ]  # fmt: skip
-    "NumVert",
-    "SurfArea",
-    "GrayVol",
-    "ThickAvg",
-    "ThickStd",
-    "MeanCurv",
-    "GausCurv",
-    "FoldInd",
-    "CurvInd",
-]
 HEAD = """# Table of FreeSurfer cortical parcellation anatomical statistics{blank}
 #{blank}
 # generating_program mris_anatomical_stats
