@@ -220,6 +220,7 @@ def _content(found: Comparison) -> dict[str, Any]:
         "smallest_corrected_p": float(found.corrected.min()),
         "components": components,
         "people": list(people.names),
+        "labels": list(people.labels),
         "excluded": dict(people.excluded),
     }
 

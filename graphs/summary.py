@@ -121,11 +121,26 @@ def area_over_densities(
     ----------
     Ginestet et al. (2011), PLoS ONE 6:e21570; Bassett et al. (2009) for the area.
     """
+    curves = measures_over_densities(weights, densities, keep=keep, seed=seed)
+    return {name: float(np.trapezoid(curve, densities)) for name, curve in curves.items()}
+
+
+def measures_over_densities(
+    weights: ArrayLike,
+    densities: Sequence[float],
+    *,
+    keep: Callable[[ArrayLike, float], Array] = proportional,
+    seed: int = 0,
+) -> dict[str, Array]:
+    """Each of :func:`global_measures` at each of ascending densities, by name: float64 [d].
+
+    Parameters and errors are those of :func:`area_over_densities`.
+    """
     x = np.asarray(densities, np.float64)
     if len(x) < 2 or not (np.diff(x) > 0).all():
         raise BadConnectome(f"two or more ascending densities are needed, not {list(densities)}")
     each = [global_measures(keep(weights, density), seed=seed) for density in densities]
-    return {name: float(np.trapezoid([measures[name] for measures in each], x)) for name in each[0]}
+    return {name: np.array([measures[name] for measures in each]) for name in each[0]}
 
 
 def _scaled(weights: ArrayLike) -> Array:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import compare, diagnose
+from . import compare, connectome_report, diagnose
 from .common import (
     Connectomes,
     Jobs,
@@ -65,6 +65,7 @@ class Keep(StrEnum):
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     compare.register(connectome_app)
+    connectome_report.register(connectome_app)
     diagnose.register(connectome_app)
     app.add_typer(connectome_app)
 

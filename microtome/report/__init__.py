@@ -9,6 +9,8 @@ from .model import (
     Rejection,
     Report,
     SlidePanel,
+    Table,
+    View,
 )
 from .render import render, versions, write_report
 
@@ -21,6 +23,8 @@ __all__ = [
     "Rejection",
     "Report",
     "SlidePanel",
+    "Table",
+    "View",
     "render",
     "versions",
     "write_report",

@@ -123,10 +123,38 @@ class Picture:
     ----------
     alt
         What it shows, for those who cannot see it.
+    wide
+        Over the whole width of the page.
     """
 
     path: Path
     alt: str
+    caption: str = ""
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Words and numbers in rows; the first cell of a row names it."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class View:
+    """A page of its own, to turn and to zoom, inside the report.
+
+    Attributes
+    ----------
+    html
+        The whole page; it may hold scripts that write code, and reaches nothing outside.
+    """
+
+    title: str
+    html: str
     caption: str = ""
 
 
@@ -139,6 +167,8 @@ class BrainSection:
     pictures: tuple[Picture, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     title: str = "Brain networks"
+    views: tuple[View, ...] = ()
+    tables: tuple[Table, ...] = ()
 
 
 @dataclass(frozen=True)
