@@ -194,12 +194,12 @@ def _centres(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Row and column of a raster that the centre of each row and column of a tile lies in."""
     box: Box = place.box
-    sides = ((box.y, place.shape[0]), (box.x, place.shape[1]))
+    sides = ((box.y, box.height, place.shape[0]), (box.x, box.width, place.shape[1]))
     rows, columns = (
         np.floor(
-            (start + (np.arange(n) + 0.5) * place.scale - origin_px[axis]) / pixel_px[axis]
+            (start + (np.arange(n) + 0.5) * extent / n - origin_px[axis]) / pixel_px[axis]
         ).astype(np.intp)
-        for axis, (start, n) in enumerate(sides)
+        for axis, (start, extent, n) in enumerate(sides)
     )
     return rows, columns
 

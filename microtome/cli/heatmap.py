@@ -17,6 +17,7 @@ from .common import (
     exit_unless_all_done,
     run_with_progress,
 )
+from .heatmap_overlay import overlay as make_overlay
 from .heatmap_scan import scan
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def register(app: typer.Typer) -> None:
     group.command()(make)
     group.command()(check)
     group.command()(scan)
+    group.command("overlay")(make_overlay)
     app.add_typer(group)
 
 

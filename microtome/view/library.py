@@ -15,10 +15,10 @@ from ..storage import maps, predictions, stored_slides, virtual
 from ..storage.commit import read_commit
 from ..storage.errors import BadProduct, InputError, MissingFile
 from ..storage.qupath import Frame
+from ..tasks import product_layers as overlays
 from ..tasks.layers import Layer, SlideLayer
 from ..tasks.slide_list import slide_id
 from ..tasks.zoom import DeepZoom
-from . import overlays
 
 SLIDE_SUFFIXES = (
     ".svs", ".tif", ".tiff", ".ndpi", ".vms", ".mrxs", ".scn", ".bif", ".svslide", ".qptiff",
@@ -26,6 +26,9 @@ SLIDE_SUFFIXES = (
 """Of files that are looked at in a folder; a file that is named itself may have any."""
 
 CLUSTERS = (".clusters.geojson.gz", ".clusters.geojson")
+
+OVERLAY = ".overlay"
+"""In the names of images that are themselves results."""
 
 Make = Callable[[SlideInfo], Layer]
 
@@ -162,7 +165,7 @@ def _look_at(place: Path, found: _Found, *, named: bool) -> None:
         return
     kind = None if record is None else record.kind
     match kind:
-        case stored_slides.KIND | virtual.KIND:
+        case stored_slides.KIND | virtual.KIND if named or OVERLAY not in place.name:
             found.add_slide(place)
             if (place / "labels" / "tissue").is_dir():
                 found.add_overlay(slide_id(place), partial(overlays.of_tissue, place))
@@ -188,7 +191,7 @@ def _look_at_file(place: Path, found: _Found, *, named: bool) -> None:
             id_ = place.name.removesuffix(suffix)
             found.add_overlay(id_, partial(overlays.of_clusters, place))
             return
-    if named or place.suffix.lower() in SLIDE_SUFFIXES:
+    if named or (place.suffix.lower() in SLIDE_SUFFIXES and OVERLAY not in place.name):
         found.add_slide(place)
 
 

@@ -33,7 +33,7 @@ class Page:
     Attributes
     ----------
     troubles
-        Errors and warnings of the console, exceptions, and what could not be loaded.
+        Errors of the console, exceptions, and what could not be loaded.
     """
 
     def __init__(self, address: str) -> None:
@@ -126,12 +126,12 @@ class Page:
     def _hear(self, event: dict[str, Any]) -> None:
         facts = event.get("params", {})
         match event.get("method"):
-            case "Runtime.consoleAPICalled" if facts["type"] in ("error", "warning", "assert"):
+            case "Runtime.consoleAPICalled" if facts["type"] in ("error", "assert"):
                 said = [str(a.get("value", a.get("description"))) for a in facts["args"]]
                 self.troubles.append(" ".join(said))
             case "Runtime.exceptionThrown":
                 self.troubles.append(json.dumps(facts["exceptionDetails"])[:500])
-            case "Log.entryAdded" if facts["entry"]["level"] in ("error", "warning"):
+            case "Log.entryAdded" if facts["entry"]["level"] == "error":
                 self.troubles.append(facts["entry"]["text"])
             case "Network.loadingFailed" if not facts.get("canceled"):
                 self.troubles.append(f"not loaded: {facts['errorText']}")

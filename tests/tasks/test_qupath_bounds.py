@@ -157,3 +157,19 @@ def test_the_picture_is_of_the_crop_as_well(predictions, tmp_path):
     y, x = np.unravel_index(np.argmin(dark), dark.shape)
     assert HOT[0] * TILE <= y / scale <= (HOT[0] + 1) * TILE
     assert HOT[1] * TILE <= x / scale <= (HOT[1] + 1) * TILE
+
+
+def test_an_overlay_covers_the_crop_and_shows_the_heat_where_it_is(predictions, tmp_path):
+    line = ["heatmap", "overlay", str(predictions), "--out", str(tmp_path), "--um", "1"]
+    ended = CliRunner().invoke(app, line, env={"COLUMNS": "200"})
+    assert ended.exit_code == 0, ended.output
+    drawn = tifffile.imread(tmp_path / "case-9.overlay.ome.tif").astype(int)
+    # One micrometre is two pixels of this slide.
+    assert drawn.shape == (HEIGHT // 2, WIDTH // 2, 3)
+    y, x = (slice(place * TILE // 2 + 8, (place + 1) * TILE // 2 - 8) for place in HOT)
+    around = np.ones(drawn.shape[:2], bool)
+    around[y.start - 24 : y.stop + 24, x.start - 24 : x.stop + 24] = False
+    hot, cold = drawn[y, x], drawn[around]
+    # Yellow of viridis over dark; the others are a violet-blue over grey.
+    assert (hot[..., 0] > hot[..., 2] + 40).all()
+    assert (cold[:, 2] > cold[:, 0]).mean() > 0.99

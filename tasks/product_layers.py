@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,9 @@ from ..storage.maps import STEPS, encode, open_map
 from ..storage.polygons import fill
 from ..storage.predictions import SlidePrediction
 from ..storage.qupath import Frame
-from ..tasks.layers import Layer, MapLayer, RasterLayer, Rgba, Swatch
-from ..tasks.overlay import colour_table
-from ..tasks.rasters import rasterise
+from .layers import Layer, MapLayer, RasterLayer, Rgba, Swatch
+from .overlay import colour_table
+from .rasters import rasterise
 
 _FINEST = 4096
 """Longer side of a raster that is made of tiles, at most."""
@@ -50,15 +52,23 @@ def of_prediction(prediction: SlidePrediction, info: SlideInfo) -> Layer:
         The slide is not of the size that the tiles were made from.
     """
     _require_size(prediction.slide_px, info, prediction.id)
-    # Half a tile: its corners are found to within a quarter of it.
-    scale = max(min(prediction.footprint_px) / 2, max(prediction.slide_px) / _FINEST)
-    dense = rasterise(prediction, prediction.score, (scale, scale))
-    pixel = tuple(side / n for side, n in zip(prediction.slide_px, dense.shape, strict=True))
+    if not len(prediction):
+        raise BadGeometry("the prediction has no tiles", where=prediction.id)
+    # Of half a tile, from the corner of the first: tiles that lie on a grid are shown exactly.
+    corner = prediction.coords_px.min(axis=0)
+    extent = (prediction.coords_px.max(axis=0) - corner + prediction.footprint_px).tolist()
+    sides = zip(extent, prediction.footprint_px, strict=True)
+    coarse = max(1.0, *(2 * side / tile / _FINEST for side, tile in sides))
+    pixel = (coarse * prediction.footprint_px[0] / 2, coarse * prediction.footprint_px[1] / 2)
+    shape = (math.ceil(extent[0] / pixel[0] - 1e-6), math.ceil(extent[1] / pixel[1] - 1e-6))
+    placed = replace(prediction, coords_px=prediction.coords_px - corner)
+    dense = rasterise(placed, prediction.score, pixel, shape)
     return RasterLayer(
         f"score for {prediction.target}",
         encode(dense),
         probability_palette(),
-        (pixel[0], pixel[1]),
+        pixel,
+        (float(corner[0]), float(corner[1])),
         legend=probability_legend(),
     )
 
