@@ -28,11 +28,19 @@ class SlideItem:
         The slide file.
     mpp
         Micrometres per level-0 pixel, where the file states none or a wrong one.
+    patient
+        Whom it is of, where a table says it.
     """
 
     id: str
     path: Path
     mpp: Mpp | None = None
+    patient: str | None = None
+
+    @property
+    def group(self) -> str:
+        """What splits keep together: the patient, or the slide where none is named."""
+        return self.patient or self.id
 
 
 def list_slides(inputs: Sequence[str], *, mpp: Mpp | None = None) -> list[SlideItem]:
@@ -71,7 +79,7 @@ def _slides_of(name: str, mpp: Mpp | None) -> Iterator[SlideItem]:
     if path.suffix.lower() in _TABLES:
         for case in read_cohort(path).cases:
             assert case.path is not None
-            yield SlideItem(case.id, case.path, case.mpp or mpp)
+            yield SlideItem(case.id, case.path, case.mpp or mpp, case.patient)
     elif path.exists() or not _MAGIC.intersection(name):
         yield SlideItem(slide_id(path), path, mpp)
     else:

@@ -10,6 +10,7 @@ import typer
 from .camel_evaluate import Classes, Crop, evaluate, pairs
 from .common import (
     Device,
+    Jobs,
     Out,
     Overwrite,
     Seed,
@@ -25,7 +26,9 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..engine.schedule import Skipped
+    from collections.abc import Callable
+
+    from ..engine.schedule import Outcome, Skipped
     from ..tasks.camel.gather import SlideImages, Source
     from ..tasks.camel.slides import Segmented
     from ..tasks.slide_list import SlideItem
@@ -78,9 +81,16 @@ def train(
     mode: Annotated[
         Literal["robust", "faithful"], typer.Option(help="Ours, or the paper's.")
     ] = "robust",
+    refine: Annotated[
+        int, typer.Option(min=1, help="Robust mode: squares along an instance that are painted.")
+    ] = 2,
     backbone: Annotated[
         str, typer.Option(help="Of enrichment: features, resnet or timm:NAME.")
     ] = "features",
+    members: Annotated[
+        int, typer.Option(min=2, help="Robust mode: folds, each scored by the others' network.")
+    ] = 4,
+    rounds: Annotated[int, typer.Option(min=0, help="Robust mode: rounds of relabelling.")] = 4,
     enrich_epochs: Annotated[
         int, typer.Option(min=1, help="Passes of each stage of enrichment.")
     ] = 40,
@@ -103,6 +113,12 @@ def train(
     slide_mpp: SlideMpp = None,
     seed: Seed = 0,
     device: Device = "cpu",
+    precision: Annotated[
+        Literal["fp32", "bf16"], typer.Option(help="Of enrichment on a GPU.")
+    ] = "fp32",
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", min=1, help="Processes that look for images on slides.")
+    ] = 1,
     overwrite: Overwrite = False,
 ) -> None:
     """Learn to outline lesions from labels of images.
@@ -127,7 +143,8 @@ def train(
 
     enrichment = EnrichSettings(
         grid=grid, cascade=_lattices(cascade), mode=mode, backbone=backbone, mpp=mpp,
-        epochs=enrich_epochs, seed=seed, device=device,
+        epochs=enrich_epochs, members=members, rounds=rounds, refine=refine, seed=seed,
+        device=device, precision=precision,
     )  # fmt: skip
     segmentation = SegmentSettings(
         architecture=architecture, encoder=encoder, epochs=epochs, batch=batch, crop_px=crop_px,
@@ -144,6 +161,7 @@ def train(
         items,
         partial(label_slide, source=source, options=options),
         name=_name,
+        jobs=jobs,
         ledger=out / "ledger.jsonl",
         say=lambda found: f"{found.images}",
     )
@@ -229,6 +247,7 @@ def predict(
     crop: Crop = True,
     slide_mpp: SlideMpp = None,
     device: Device = "cpu",
+    jobs: Jobs = 1,
     batch: Annotated[int, typer.Option(min=1, help="Windows at once.")] = 8,
     overwrite: Overwrite = False,
 ) -> None:
@@ -239,33 +258,61 @@ def predict(
     after a kill it goes on where it was; run again with another threshold, only the outlines are
     made anew.
 
-    Example: [bold]microtome camel predict camel/model slides/*.svs --out outlined[/]
+    Example: [bold]microtome camel predict camel/model slides/*.svs --out outlined --jobs 4[/]
     """
-    from ..engine.schedule import run_items
-    from ..storage.ledger import Ledger
+    from functools import partial
+
     from ..storage.qupath_script import write_load_script
     from ..tasks.camel.polygons import PolygonOptions
     from ..tasks.camel.predict import WindowOptions
     from ..tasks.camel.segmenter import load_segmenter
-    from ..tasks.camel.slides import segment_slide
+    from ..tasks.camel.slides import segment_with
     from ..tasks.slide_list import list_slides
+    from ..tasks.tile_reader import default_readers
 
-    segmenter = load_segmenter(model)
+    # A model that cannot be used is refused once, and not for every slide.
+    load_segmenter(model)
     items = list_slides(slides, mpp=slide_mpp)
-    windows = WindowOptions(window_px, stride_px, batch, device)
-    polygons = PolygonOptions(threshold, min_area_um2, simplify_um)
+    work = partial(
+        segment_with,
+        model=model,
+        out=out,
+        windows=WindowOptions(window_px, stride_px, batch, device, default_readers(jobs)),
+        polygons=PolygonOptions(threshold, min_area_um2, simplify_um),
+        tile_um=tile_um if tiles else None,
+        tissue=tissue,
+        crop=crop,
+        overwrite=overwrite,
+    )
+    if jobs > 1:
+        outcomes = run_with_progress(
+            "camel predict", items, work, name=_name, jobs=jobs, ledger=out / "ledger.jsonl",
+            say=_say,
+        )  # fmt: skip
+    else:
+        outcomes = _one_by_one(items, work, out / "ledger.jsonl")
+    write_load_script(out)
+    exit_unless_all_done(outcomes)
 
-    ledger = Ledger(out / "ledger.jsonl")
+
+def _one_by_one(
+    items: list[SlideItem], segment: Callable[..., Any], path: Path
+) -> list[Outcome[Segmented]]:
+    """In this process: the bar shows the windows of each slide."""
+    from ..engine.schedule import run_items
+    from ..storage.ledger import Ledger
+
+    ledger = Ledger(path)
     with progress_bar() as bar:
         task = bar.add_task("", total=None)
 
         def work(item: SlideItem) -> Segmented | Skipped[Segmented]:
             bar.reset(task, description=item.id, total=None)
-            return segment_slide(
-                item, segmenter, out, windows=windows, polygons=polygons,
-                tile_um=tile_um if tiles else None, tissue=tissue, crop=crop, overwrite=overwrite,
+            made: Segmented | Skipped[Segmented] = segment(
+                item,
                 on_progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )  # fmt: skip
+            )
+            return made
 
         outcomes = run_items(
             items,
@@ -275,9 +322,8 @@ def predict(
             on_done=lambda outcome: bar.console.print(outcome_line(outcome, _say), soft_wrap=True),
             debug=debugging(),
         )
-    write_load_script(out)
     console.print(summary_line("camel predict", ledger))
-    exit_unless_all_done(outcomes)
+    return outcomes
 
 
 def _name(item: SlideItem) -> str:

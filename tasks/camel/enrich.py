@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import accumulate
 from operator import mul
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from ...storage.errors import LabelError
-from .images import ImageSet
+from .images import ImageSet, instances
 from .lattice import Lattice, describe
 from .settings import EnrichSettings, Mode
 
@@ -49,7 +50,7 @@ class InstanceClassifier:
     def probability(self, images: ImageSet) -> Floats:
         """float32 [n, grid, grid]: probability that each instance is positive.
 
-        Labels of the images are not looked at; their groups say which share stains.
+        Labels of the images are not looked at; their slides say which share stains.
         """
         s = self.settings
         lattice = describe(images, s.grid, backbone=s.backbone, mpp=s.mpp)
@@ -61,6 +62,22 @@ class InstanceClassifier:
 
         said = np.mean([logits_of(n, lattice, self.settings) for n in self.networks], axis=0)
         return np.asarray(expit(self.slope * said + self.offset), np.float32)
+
+
+@dataclass(frozen=True)
+class Squares:
+    """What is painted for a segmenter to learn from.
+
+    Attributes
+    ----------
+    labels
+        uint8 [n, p, p]: 1 where positive; p is the lattice, or a multiple of it.
+    confidence
+        float32 [n, p, p]: probability that the label is right.
+    """
+
+    labels: NDArray[np.uint8]
+    confidence: Floats
 
 
 @dataclass(frozen=True)
@@ -78,12 +95,20 @@ class Enriched:
         What was found on the way: candidates and their scores in robust mode.
     classifier
         For other images.
+    refined
+        Labels of parts of instances; None where whole instances are painted.
     """
 
     labels: NDArray[np.uint8]
     confidence: Floats
     history: tuple[Mapping[str, object], ...] = ()
     classifier: InstanceClassifier | None = field(default=None, compare=False)
+    refined: Squares | None = None
+
+    @property
+    def squares(self) -> Squares:
+        """What is painted: parts of instances where those were labelled, or else instances."""
+        return self.refined or Squares(self.labels, self.confidence)
 
     @property
     def probability(self) -> Floats:
@@ -124,22 +149,39 @@ def enrich(
     _check(images.labels)
     settings = replace(settings, device=pick_device(settings.device))
     grids = tuple(accumulate(settings.cascade, mul)) or (settings.grid,)
-    levels = [
-        describe(images, grid, backbone=settings.backbone, mpp=settings.mpp) for grid in grids
-    ]
+    finest = settings.grid * settings.refine if settings.refines else settings.grid
+    instances(images.pixels[:1], finest)
+    describe_at = partial(describe, images, backbone=settings.backbone, mpp=settings.mpp)
+    levels = [describe_at(grid) for grid in grids]
     key = enrichment_key(images, settings) if folder is not None else ""
     stages = Stages(folder, key, _stage_count(settings), on_progress)
-    return enrich_lattices(levels, settings, stages)
+    parts = describe_at(finest) if settings.refines else None
+    return enrich_lattices(levels, settings, stages, parts=parts)
 
 
 def enrich_lattices(
-    levels: Sequence[Lattice], settings: EnrichSettings, stages: Stages
+    levels: Sequence[Lattice],
+    settings: EnrichSettings,
+    stages: Stages,
+    *,
+    parts: Lattice | None = None,
 ) -> Enriched:
-    """Label instances that were described before; the last level is the one that is labelled."""
+    """Label instances that were described before.
+
+    Parameters
+    ----------
+    levels
+        The last is the one that is labelled.
+    parts
+        Parts of its instances, for robust mode to refine labels on.
+    """
     _check(levels[-1].labels)
     if settings.mode == "faithful":
         return _faithful(levels, settings, stages)
-    return _robust(levels, settings, stages)
+    found = _robust(levels, settings, stages)
+    if parts is None:
+        return found
+    return replace(found, refined=_refined(found, parts, settings, stages))
 
 
 def _faithful(levels: Sequence[Lattice], settings: EnrichSettings, stages: Stages) -> Enriched:
@@ -176,6 +218,34 @@ def _robust(levels: Sequence[Lattice], settings: EnrichSettings, stages: Stages)
     return _enriched(labels, probability, settings, tuple(history), classifier)
 
 
+def _refined(found: Enriched, parts: Lattice, settings: EnrichSettings, stages: Stages) -> Squares:
+    """Label the parts of instances: each instance is an image, and its label is the image's."""
+    from .criteria import children
+    from .robust import refined
+
+    n, grid, side = len(found.labels), settings.grid, settings.grid * settings.refine
+    inside = children(grid, side)
+    whole = Lattice(
+        parts.values[:, inside].reshape(n * grid**2, settings.refine**2, *parts.values.shape[2:]),
+        found.labels.ravel() == 1,
+        np.repeat(parts.groups, grid**2),
+    )
+    # As many instances a step as there are in a step of images.
+    finer = replace(settings, batch_images=settings.batch_images * grid**2)
+    given = refined(whole, finer, stages)
+    highest = given >= given.max(axis=1, keepdims=True)
+    positive = ((given >= 0.5) | highest) & whole.labels[:, None]
+    probability = given * found.probability.reshape(-1, 1)
+    confidence = np.where(positive, probability, 1 - probability)
+
+    def in_place(values: NDArray[Any], kind: type) -> NDArray[Any]:
+        out: NDArray[Any] = np.empty((n, side**2), kind)
+        out[:, inside.ravel()] = values.reshape(n, -1)
+        return out.reshape(n, side, side)
+
+    return Squares(in_place(positive, np.uint8), in_place(confidence, np.float32))
+
+
 def _enriched(
     labels: NDArray[np.bool_],
     probability: NDArray[np.floating],
@@ -201,4 +271,5 @@ def _stage_count(settings: EnrichSettings) -> int:
     faithful = 3 + 2 * len(settings.cascade)
     if settings.mode == "faithful":
         return faithful
-    return settings.members * (1 + settings.rounds + faithful)
+    refinement = 1 + max(settings.rounds, 1) if settings.refines else 0
+    return settings.members * (1 + settings.rounds + faithful + refinement)

@@ -190,11 +190,11 @@ class SlideImages:
     images: LabelledImages
     identity: str
 
-    def facts(self) -> tuple[str, str, str]:
+    def facts(self) -> tuple[str, str, str, str]:
         """What a key holds of it."""
         grid, labels = self.images.grid, self.images.labels
         places = hashlib.sha256(grid.coords_px.tobytes() + labels.tobytes()).hexdigest()
-        return self.item.id, self.identity, places
+        return self.item.id, self.item.group, self.identity, places
 
 
 def label_slide(item: SlideItem, source: Source, options: ImageOptions) -> SlideImages:
@@ -279,5 +279,5 @@ def read_images(
                     on_progress(done + int(indices[-1]) + 1, total)
         done += len(labelled.images)
     labels = np.concatenate([slide.images.labels for slide in slides])
-    groups = tuple(slide.item.id for slide in slides for _ in range(len(slide.images)))
-    return ImageSet(pixels, labels, groups)
+    items = [slide.item for slide in slides for _ in range(len(slide.images))]
+    return ImageSet(pixels, labels, tuple(i.id for i in items), tuple(i.group for i in items))

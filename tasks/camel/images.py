@@ -22,20 +22,23 @@ class ImageSet:
         uint8 [n, side_px, side_px, 3], RGB.
     labels
         bool [n]: whether any part of the image is positive.
-    groups
-        Slide or patient of each image, [n]: images of one group never part in a split.
+    slides
+        Slide of each image, [n]: its images share stains.
+    patients
+        Patient of each image, [n]: images of one never part in a split. The slides by default.
 
     Raises
     ------
     BadGeometry
         Pixels of another shape.
     LabelError
-        Not one label and one group an image.
+        Not one label, one slide and one patient an image.
     """
 
     pixels: Pixels
     labels: NDArray[np.bool_]
-    groups: tuple[str, ...]
+    slides: tuple[str, ...]
+    patients: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shape = self.pixels.shape
@@ -44,14 +47,21 @@ class ImageSet:
             raise BadGeometry(
                 f"images are uint8 [n, side, side, 3], not {self.pixels.dtype} {list(shape)}"
             )
-        if self.labels.shape != (len(self),) or len(self.groups) != len(self):
+        counts = (len(self.labels), len(self.slides), len(self.groups))
+        if self.labels.ndim != 1 or set(counts) != {len(self)}:
             raise LabelError(
-                f"{len(self)} images, {len(self.labels)} labels, {len(self.groups)} groups",
-                remedy="Give one label and one slide or patient for each image",
+                f"{len(self)} images, but {counts[0]} labels, {counts[1]} slides and "
+                f"{counts[2]} patients",
+                remedy="Give one label and one slide for each image, and one patient or none",
             )
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """What never parts in a split: the patients, or the slides where none are named."""
+        return self.patients or self.slides
 
     @property
     def side_px(self) -> int:
@@ -60,8 +70,9 @@ class ImageSet:
 
     def subset(self, rows: NDArray[np.int64]) -> ImageSet:
         """Some of the images, in the order of ``rows``."""
-        groups = tuple(self.groups[row] for row in rows)
-        return ImageSet(self.pixels[rows], self.labels[rows], groups)
+        slides = tuple(self.slides[row] for row in rows)
+        patients = tuple(self.patients[row] for row in rows) if self.patients else ()
+        return ImageSet(self.pixels[rows], self.labels[rows], slides, patients)
 
 
 def instances(images: Pixels, grid: int) -> Pixels:

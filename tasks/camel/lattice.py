@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .images import ImageSet, instances
+from .images import ImageSet, Pixels, instances
 
 FEATURES = "features"
 
@@ -48,37 +48,39 @@ class Lattice:
 def describe(images: ImageSet, grid: int, *, backbone: str, mpp: float) -> Lattice:
     """Cut images into instances, and compute their features where the backbone takes features.
 
-    Stains are estimated for each group: it is a slide, and its images share them.
+    Stains are estimated for each slide, as its images share them.
 
     Raises
     ------
     BadGeometry
         Images that do not part into the lattice.
     """
-    cut = instances(images.pixels, grid)
-    n, px = len(images), cut.shape[3]
-    tiles = cut.reshape(n, grid**2, px, px, 3)
-    groups = np.array(images.groups)
-    values = _features(tiles, groups, mpp) if backbone == FEATURES else tiles
-    return Lattice(values, images.labels, groups)
+    values = _features(images, grid, mpp) if backbone == FEATURES else _tiles(images.pixels, grid)
+    return Lattice(values, images.labels, np.array(images.groups))
 
 
-def _features(
-    tiles: NDArray[np.uint8], groups: NDArray[np.str_], mpp: float
-) -> NDArray[np.float32]:
+def _tiles(pixels: Pixels, grid: int) -> Pixels:
+    """uint8 [n, m, px, px, 3]."""
+    cut = instances(pixels, grid)
+    return cut.reshape(len(pixels), grid**2, *cut.shape[3:])
+
+
+def _features(images: ImageSet, grid: int, mpp: float) -> NDArray[np.float32]:
+    """float32 [n, m, d], slide by slide: the pixels of others stay where they are mapped."""
     from ...storage.errors import NoStains
     from ..encoders import load_encoder
 
-    encoder = load_encoder(mpp=mpp, tile_px=tiles.shape[2])
-    features = np.empty((*tiles.shape[:2], encoder.dim), np.float32)
-    for group in np.unique(groups):
-        rows = np.flatnonzero(groups == group)
-        own = tiles[rows].reshape(-1, *tiles.shape[2:])
+    encoder = load_encoder(mpp=mpp, tile_px=instances(images.pixels[:1], grid).shape[3])
+    features = np.empty((len(images), grid**2, encoder.dim), np.float32)
+    slides = np.array(images.slides)
+    for slide in np.unique(slides):
+        rows = np.flatnonzero(slides == slide)
+        own = np.concatenate(_tiles(images.pixels[rows], grid))
         sample = own[:: -(-len(own) // encoder.sample_tiles)]
         try:
             adapted = encoder.for_slide(sample)
         except NoStains:
             # Published reference stains: what the encoder uses where none can be estimated.
             adapted = encoder
-        features[rows] = adapted.encode(own).reshape(len(rows), tiles.shape[1], -1)
+        features[rows] = adapted.encode(own).reshape(len(rows), grid**2, -1)
     return features

@@ -43,12 +43,15 @@ class WindowOptions:
         Windows at once; it decides nothing.
     device
         Where torch computes.
+    readers
+        Threads that read windows; as many as there are cores by default.
     """
 
     window_px: int | None = None
     stride_px: int | None = None
     batch: int = 8
     device: str = "cpu"
+    readers: int | None = None
 
     def sizes_px(self, side_px: int) -> tuple[int, int]:
         """(window, stride) for a model that was trained on images of this side."""
@@ -181,6 +184,7 @@ def fill_map(
     plan: MapPlan,
     folder: Path,
     *,
+    readers: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> None:
     """Write the shards of a map that are not there yet, block by block.
@@ -192,6 +196,8 @@ def fill_map(
     ----------
     predict
         uint8 [b, w, w, 3] to float32 [b, w, w].
+    readers
+        Threads that read windows; as many as there are cores by default.
     on_progress
         Told of (windows done, in all); those that reach into two blocks count twice.
 
@@ -208,18 +214,20 @@ def fill_map(
         missing, own = plan.missing(folder, block), windows.touching(block)
         if missing:
             blend = Blend(block, windows.grid.tile_px)
-            for count in _add_windows(blend, slide, own, predict):
+            for count in _add_windows(blend, slide, own, predict, readers):
                 tell(done + count, total)
             plan.write(folder, block, blend.mean(), missing)
         done += len(own.grid)
         tell(done, total)
 
 
-def _add_windows(blend: Blend, slide: Slide, windows: Windows, predict: Predictor) -> Iterator[int]:
+def _add_windows(
+    blend: Blend, slide: Slide, windows: Windows, predict: Predictor, readers: int | None
+) -> Iterator[int]:
     """Read, predict and blend windows; yields how many are done."""
     if not len(windows.grid):
         return
-    reader = TileReader(slide, windows.grid, 0, readers=default_readers())
+    reader = TileReader(slide, windows.grid, 0, readers=readers or default_readers())
     for batch in reader.batches(lambda tiles: (tiles, {})):
         found = predict(batch.tiles)
         for index, values in zip(batch.indices.tolist(), found, strict=True):
@@ -297,7 +305,10 @@ def predict_slide(
         with new_product(
             path, kind=KIND, key=key, about=about, overwrite=overwrite, resume=True
         ) as folder:
-            fill_map(slide, windows, predict, plan, folder, on_progress=on_progress)
+            fill_map(
+                slide, windows, predict, plan, folder,
+                readers=options.readers, on_progress=on_progress,
+            )  # fmt: skip
             plan.finish(folder, slide_path.stem, about)
     return Mapped(path, len(windows.grid))
 

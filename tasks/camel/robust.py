@@ -79,32 +79,68 @@ def robust(levels: Levels, settings: EnrichSettings, stages: Stages) -> RobustRe
     """
     final = levels[-1]
     across = _Across(levels, inner_folds(final, settings), settings, stages)
-    labels = np.repeat(final.labels[:, None], final.count, axis=1).astype(np.float64)
-    even = _even(final)
-
-    scores, networks = across.fitted("naive", _soft(labels, even, constraint=False))
-    slope, offset = platt(scores, labels, even)
+    naive, scores = _naive(across)
     share = _share(scores, final)
-    targets = _targets(mixture_posterior(slope * scores + offset, share), final)
-    naive = Candidate("naive", networks, 1.0, 0.0, expit(scores))
-    painted = replace(naive, name="image label", probability=np.ones_like(scores))
+    painted = replace(naive, name="image label", probability=np.ones_like(naive.probability))
     candidates = [painted, naive]
-    for number in range(settings.rounds):
-        name, soft = f"adaptive-{number + 1}", targets
-        scores, networks = across.fitted(name, _soft(soft >= 0.5, even * np.abs(2 * soft - 1)))
-        slope, offset = platt(scores, soft, even)
-        share = _share(scores, final)
-        pooled = expit(slope * scores + offset)
-        probability = moved_prior(pooled, (1 - share) / 2, 1 - share)
-        targets = _targets(probability, final)
     if settings.rounds:
-        candidates.append(Candidate("adaptive", networks, slope, offset, probability))
+        adaptive, share = _adaptive(across, scores, share)
+        candidates.append(adaptive)
     scores, networks = across.fitted("faithful", _fit_faithful)
     candidates.append(Candidate("faithful", networks, 1.0, 0.0, expit(scores)))
 
     rated = tuple(_rated(candidate, final, share) for candidate in candidates)
     chosen = max(rated, key=lambda c: c.score + _MARGIN * (c.name == "adaptive"))
     return RobustResult(chosen, rated, 1 - share)
+
+
+def refined(parts: Lattice, settings: EnrichSettings, stages: Stages) -> NDArray[np.float64]:
+    """Say which parts of labelled instances are positive: enrichment, one level further down.
+
+    Parameters
+    ----------
+    parts
+        Each instance as an image of its own, with the label that it was given.
+
+    Returns
+    -------
+    float64 [n, m]
+        Probability of each part, were its instance positive.
+    """
+    across = _Across([parts], inner_folds(parts, settings), settings, stages, "refine-")
+    _, scores = _naive(across)
+    found, _ = _adaptive(across, scores, _share(scores, parts))
+    return np.asarray(found.probability, np.float64)
+
+
+def _naive(across: _Across) -> tuple[Candidate, Floats]:
+    """A classifier of image labels, and its logits."""
+    final = across.levels[-1]
+    fit = _soft(_image_labels(final), _even(final), constraint=False)
+    scores, networks = across.fitted("naive", fit)
+    return Candidate("naive", networks, 1.0, 0.0, expit(scores)), scores
+
+
+def _adaptive(across: _Across, scores: Floats, share: float) -> tuple[Candidate, float]:
+    """Label by Bayes' rule with the share of negatives, fit on that, and again.
+
+    Starts at the logits and the share of a classifier of image labels; also returns the share
+    that was found last.
+    """
+    final = across.levels[-1]
+    even = _even(final)
+    slope, offset = platt(scores, _image_labels(final), even)
+    probability = mixture_posterior(slope * scores + offset, share)
+    networks: tuple[nn.Module, ...] = ()
+    for number in range(max(across.settings.rounds, 1)):
+        soft = _targets(probability, final)
+        weights = even * np.abs(2 * soft - 1)
+        scores, networks = across.fitted(f"adaptive-{number + 1}", _soft(soft >= 0.5, weights))
+        slope, offset = platt(scores, soft, even)
+        share = _share(scores, final)
+        pooled = expit(slope * scores + offset)
+        probability = moved_prior(pooled, (1 - share) / 2, 1 - share)
+    return Candidate("adaptive", networks, slope, offset, probability), share
 
 
 def inner_folds(lattice: Lattice, settings: EnrichSettings) -> list[Fold]:
@@ -127,6 +163,7 @@ class _Across:
     folds: Sequence[Fold]
     settings: EnrichSettings
     stages: Stages
+    prefix: str = ""
 
     def fitted(self, name: str, fit: Fit) -> tuple[Floats, tuple[nn.Module, ...]]:
         """Logits [n, m] of each image by the network that was not fitted on it; the networks."""
@@ -135,7 +172,7 @@ class _Across:
         networks = []
         for number, fold in enumerate(self.folds):
             settings = replace(self.settings, seed=self.settings.seed + 1000 * number)
-            network = fit(self, fold.train, settings, f"{name}-fold-{number}")
+            network = fit(self, fold.train, settings, f"{self.prefix}{name}-fold-{number}")
             if network is not None:
                 networks.append(network)
                 scores[fold.test] = logits_of(network, final.subset(fold.test), settings)
@@ -177,6 +214,11 @@ def _share(scores: Floats, lattice: Lattice) -> float:
 def _targets(probability: Floats, lattice: Lattice) -> Floats:
     """Soft labels: the posterior in positive images, 0 for the true negatives of the others."""
     return np.where(lattice.labels[:, None], at_least_one(probability), 0.0)
+
+
+def _image_labels(lattice: Lattice) -> Floats:
+    """The image's label on every instance: [n, m]."""
+    return np.repeat(lattice.labels[:, None], lattice.count, axis=1).astype(np.float64)
 
 
 def _even(lattice: Lattice) -> Floats:

@@ -42,6 +42,9 @@ class EnrichSettings:
     members, rounds
         Robust mode: folds that are scored by networks not fitted on them, and rounds of
         relabelling.
+    refine
+        Robust mode: squares along a side of an instance on which it is decided what to paint; 1
+        paints whole instances.
     seed
         Equal seeds, images and settings give equal labels on one machine.
     device, precision, threads
@@ -61,18 +64,26 @@ class EnrichSettings:
     weight_decay: float = 1e-4
     members: int = 4
     rounds: int = 4
+    refine: int = 2
     seed: int = 0
     device: str = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
     threads: int = 1
 
     def __post_init__(self) -> None:
+        if self.refine < 1:
+            raise BadGeometry(f"an instance does not part into {self.refine} squares a side")
         if self.cascade and int(np.prod(self.cascade)) != self.grid:
             product = " x ".join(map(str, self.cascade))
             raise BadGeometry(
                 f"a cascade of {product} does not end at a lattice of {self.grid}",
                 remedy="Choose lattices whose product is the last one",
             )
+
+    @property
+    def refines(self) -> bool:
+        """Whether what is painted is decided on parts of instances."""
+        return self.mode == "robust" and self.refine > 1
 
     def record(self) -> dict[str, Any]:
         """What a key holds: all but the machine."""

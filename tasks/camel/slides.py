@@ -6,12 +6,14 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from ...engine.schedule import Skipped
 from ...engine.tissue import SUFFIX as TISSUE_SUFFIX
 from ...engine.tissue import annotations_of
-from ...storage.commit import writable, write_text
+from ...storage.commit import require_commit, writable, write_text
 from ...storage.errors import MissingFile, StaleProduct
 from ...storage.maps import SUFFIX, MapFrame, StoredMap, open_map
 from ...storage.qupath import MANY_OBJECTS
@@ -22,7 +24,7 @@ from .bridge import read_regions
 from .evaluate import Agreement, DrawnTruth, EvaluateOptions, Truth, evaluate_map, read_painted
 from .polygons import PolygonOptions, export_polygons, export_tiles, shown_frame
 from .predict import WindowOptions, predict_slide
-from .segmenter import Segmenter
+from .segmenter import KIND, Segmenter, load_segmenter
 
 _PICTURES = (".png", ".tif", ".tiff")
 
@@ -100,6 +102,18 @@ def segment_slide(
         warning = "QuPath needs minutes and over 4 GB of heap to open so many objects"
     made = Segmented(path, geojson, drawn.objects, tiles, warning)
     return Skipped(made) if isinstance(mapped, Skipped) else made
+
+
+def segment_with(
+    item: SlideItem, model: Path, out: Path, **how: Any
+) -> Segmented | Skipped[Segmented]:
+    """:func:`segment_slide` with a segmenter that each process loads once, from its folder."""
+    return segment_slide(item, _loaded(model, require_commit(model, KIND).key), out, **how)
+
+
+@lru_cache(maxsize=1)
+def _loaded(model: Path, key: str) -> Segmenter:
+    return load_segmenter(model)
 
 
 def _refuse_other(geojson: Path, stored: StoredMap, *, overwrite: bool) -> None:

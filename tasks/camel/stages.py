@@ -87,8 +87,8 @@ class Stages:
 
 
 def enrichment_key(images: ImageSet, settings: EnrichSettings) -> str:
-    """SHA-256 over the pixels, labels and groups of images, and the settings."""
+    """SHA-256 over the pixels, labels, slides and patients of images, and the settings."""
     digest = hashlib.sha256(np.ascontiguousarray(images.pixels).data)
     digest.update(np.packbits(images.labels).tobytes())
-    digest.update("\0".join(images.groups).encode())
+    digest.update("\0".join((*images.slides, "", *images.patients)).encode())
     return product_key(images=digest.hexdigest(), settings=settings.record())

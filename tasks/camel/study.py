@@ -17,14 +17,14 @@ from ...storage.commit import claim, is_done, product_key, writable
 from ...storage.errors import LabelError
 from ...storage.qupath import PathClass, Tiles, write_tiles
 from .bridge import LabelledImages
-from .enrich import Enriched, EnrichSettings, enrich
+from .enrich import Enriched, EnrichSettings, Squares, enrich
 from .gather import SlideImages, read_images
 from .polygons import COLOUR
 from .segmentation import MACHINE, SegmentSettings, train_segmenter
 from .segmenter import KIND, record, save_segmenter
 
 MODEL, LABELS = "model", "labels"
-VERSION = 1
+VERSION = 2
 """Goes up with every change that alters what is made of the same images."""
 
 _MACHINE = (*MACHINE, "precision")
@@ -67,8 +67,7 @@ def train_camel(
     Parameters
     ----------
     on_progress
-        Told of the stage (``read``, ``segment``, and those of enrichment) and how much of it is
-        done, 0 … 1.
+        Told of the stage (``read``, ``enrich``, ``segment``) and how much of it is done, 0 … 1.
 
     Raises
     ------
@@ -103,13 +102,18 @@ def train_camel(
         images = read_images(
             slides, work / "images.npy", on_progress=lambda done, n: tell("read", done / n)
         )
-        enriched = enrich(images, enrichment, on_progress=tell, folder=work / "enrich")
+        enriched = enrich(
+            images,
+            enrichment,
+            on_progress=lambda network, share: tell("enrich", share),
+            folder=work / "enrich",
+        )
         segmenter = train_segmenter(
             images.pixels,
-            enriched.labels,
+            enriched.squares.labels,
             segmentation,
             # The paper paints labels as they are.
-            weights=None if enrichment.mode == "faithful" else _weights(enriched),
+            weights=None if enrichment.mode == "faithful" else certainty(enriched.squares),
             on_progress=lambda done, n: tell("segment", done / n),
             folder=work / "segment",
         )
@@ -121,6 +125,7 @@ def train_camel(
             "positive images": int(labels.sum()),
             "enrichment": enrichment.mode,
             "instances along a side": enrichment.grid,
+            "squares along a side": enriched.squares.labels.shape[1],
             "positive instances": int(enriched.labels.sum()),
         }
         card = segmenter.card.model_copy(update={"training": training})
@@ -129,9 +134,9 @@ def train_camel(
     return made
 
 
-def _weights(enriched: Enriched) -> NDArray[np.float32]:
-    """A label that is as likely wrong as right counts nothing, a sure one 1."""
-    return np.clip(2 * enriched.confidence - 1, 0.02, 1).astype(np.float32)
+def certainty(squares: Squares) -> NDArray[np.float32]:
+    """Weight of each label: one that is as likely wrong as right counts next to nothing."""
+    return np.clip(2 * squares.confidence - 1, 0.02, 1).astype(np.float32)
 
 
 def _write_labels(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -39,6 +40,10 @@ QUICK = [
     "6",
     "--at-most",
     "20",
+    "--members",
+    "2",
+    "--rounds",
+    "2",
 ]
 
 
@@ -175,3 +180,27 @@ def test_wrong_use_is_explained(svs, tmp_path, options, words):
     result = camel("train", svs, "--out", tmp_path, *options)
     assert result.exit_code == 2
     assert words in result.output
+
+
+def codes_of(path: Path) -> np.ndarray:
+    stored = open_map(path)
+    height, width = stored.frame.shape
+    return stored.codes(slice(0, height), slice(0, width)).astype(int)
+
+
+@pytest.mark.slow
+def test_several_processes_outline_what_one_does(trained, outlined, svs, tmp_path):
+    rows = [f"{name},{name}.svs,patient" for name in ("one", "two")]
+    for name in ("one", "two"):
+        shutil.copy(svs, tmp_path / f"{name}.svs")
+    (tmp_path / "cohort.csv").write_text("\n".join(["id,path,patient", *rows]), encoding="utf-8")
+    out = tmp_path / "out"
+    done("predict", trained / "model", tmp_path / "cohort.csv", "--out", out, "--jobs", 2)
+    assert [entry.state for entry in read_ledger(out / "ledger.jsonl")] == ["done", "done"]
+    alone = codes_of(outlined / f"{SLIDE}.probability.ome.zarr")
+    for name in ("one", "two"):
+        # Torch's sums may differ in their last digit from one number of threads to another.
+        codes = codes_of(out / f"{name}.probability.ome.zarr")
+        assert np.array_equal(codes == 0, alone == 0)
+        assert np.abs(codes - alone).max() <= 1
+        assert check_geojson(out / f"{name}.geojson.gz") == []

@@ -207,7 +207,7 @@ def test_images_of_a_real_slide_are_its_own_pixels_in_grid_order(shared_data, tm
     assert found.images.labels.sum() == 4
     assert len(found.images) == 8
     images = read_images([found], tmp_path / "pixels.npy")
-    assert images.groups == ("cmu",) * 8
+    assert images.slides == images.groups == ("cmu",) * 8
     with open_slide(path) as slide:
         for pixels, (y, x) in zip(images.pixels, found.images.grid.coords_px, strict=True):
             assert np.array_equal(pixels, slide.read(0, int(y), int(x), 300, 300))

@@ -13,7 +13,9 @@ from microtome.storage.errors import BadGeometry, BadModel, LabelError, StalePro
 from microtome.tasks.camel.enrich import Enriched, EnrichSettings, InstanceClassifier, enrich
 from microtome.tasks.camel.images import ImageSet
 
-QUICK = EnrichSettings(grid=2, epochs=8, members=2, rounds=1, backbone="resnet", threads=1)
+QUICK = EnrichSettings(
+    grid=2, epochs=8, members=2, rounds=1, refine=1, backbone="resnet", threads=1
+)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +31,7 @@ def images(painted: LesionImages) -> ImageSet:
 @pytest.fixture(scope="module")
 def small(images: ImageSet) -> ImageSet:
     """Eight images of 32 px: for what is not about being right."""
-    return ImageSet(images.pixels[:8, ::16, ::16], images.labels[:8], images.groups[:8])
+    return ImageSet(images.pixels[:8, ::16, ::16], images.labels[:8], images.slides[:8])
 
 
 def balanced_accuracy(said: np.ndarray, truth: np.ndarray) -> float:
@@ -107,7 +109,7 @@ def test_backbones_take_pixels(small: ImageSet, backbone: str) -> None:
 
 
 def test_what_cannot_be_learnt_from_is_refused(small: ImageSet) -> None:
-    one = ImageSet(small.pixels, np.ones(8, bool), small.groups)
+    one = ImageSet(small.pixels, np.ones(8, bool), small.slides)
     with pytest.raises(LabelError, match="one label"):
         enrich(one, QUICK)
     with pytest.raises(BadModel, match="no such backbone"):

@@ -43,7 +43,7 @@ def test_an_image_that_does_not_part_evenly_is_refused() -> None:
 
 def test_images_need_one_label_and_one_group_each() -> None:
     pixels = np.zeros((2, 8, 8, 3), np.uint8)
-    with pytest.raises(LabelError, match="2 images, 2 labels, 1 groups"):
+    with pytest.raises(LabelError, match="2 images, but 2 labels, 1 slides"):
         ImageSet(pixels, np.array([True, False]), ("a",))
     with pytest.raises(BadGeometry, match="float64"):
         ImageSet(pixels.astype(float), np.array([True, False]), ("a", "b"))  # type: ignore[arg-type]
