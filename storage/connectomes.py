@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import get_array, put_array
-from .commit import new_product, require_commit, writable, write_bytes
-from .errors import BadConnectome, BadProduct, MissingFile, UnreadableFile
+from .commit import new_product, require_commit
+from .errors import BadConnectome, BadProduct
 
 SUFFIX = ".connectomes.zarr"
 KIND = "connectome cohort"
@@ -254,62 +254,17 @@ def read_connectomes(path: str | Path) -> ConnectomeCohort:
         ) from error
 
 
-def write_adjacency(path: Path, connectome: Connectome) -> None:
-    """Write one adjacency for other tools: ``.csv`` with region names, or bare ``.npy``."""
-    import io
-
-    buffer = io.BytesIO()
-    match path.suffix:
-        case ".csv":
-            import pandas as pd
-
-            names = list(connectome.regions)
-            pd.DataFrame(connectome.adjacency, index=names, columns=names).to_csv(buffer)
-        case ".npy":
-            np.save(buffer, connectome.adjacency, allow_pickle=False)
-        case suffix:
-            raise ValueError(f"an adjacency is written as .csv or .npy, not {suffix!r}")
-    with writable(path):
-        write_bytes(path, buffer.getvalue())
-
-
-def read_adjacency(
-    path: Path, *, measure: str, modality: str, directed: bool = False, subject: str | None = None
-) -> Connectome:
-    """Read one adjacency: ``.csv`` with region names as header and first column, or bare ``.npy``.
-
-    Regions of an ``.npy`` are named ``region-001`` …; the subject is the file's name by default.
+def open_adjacency(path: str | Path) -> Any:
+    """The networks of a kept cohort as a Dask array, float64 [s, r, r]: read when computed.
 
     Raises
     ------
-    MissingFile, UnreadableFile, BadConnectome
+    MissingFile, BadProduct
+        Nothing is there; or it is unfinished or not a connectome cohort.
     """
-    import pandas as pd
+    import dask.array as da
+    import zarr
 
-    if not path.is_file():
-        raise MissingFile("no such adjacency", where=path, remedy="Check the path")
-    try:
-        if path.suffix == ".npy":
-            matrix = np.asarray(np.load(path, allow_pickle=False), np.float64)
-            names = [f"region-{i + 1:03d}" for i in range(len(matrix))]
-        else:
-            table = pd.read_csv(path, index_col=0, float_precision="round_trip")
-            if list(table.index.astype(str)) != list(table.columns):
-                raise BadConnectome("rows and columns do not name the same regions", where=path)
-            matrix = table.to_numpy(np.float64)
-            names = list(table.columns)
-    except (ValueError, TypeError, UnicodeDecodeError) as error:
-        raise UnreadableFile(
-            f"not an adjacency ({error})",
-            where=path,
-            remedy="Give a .csv with region names in the first row and column, or an .npy",
-        ) from error
-    return Connectome(
-        matrix,
-        tuple(names),
-        measure,
-        modality,
-        path.stem if subject is None else subject,
-        None,
-        directed,
-    )
+    require_commit(Path(path), KIND)
+    group: Any = zarr.open_group(path, mode="r")
+    return da.from_array(group["adjacency"], chunks=group["adjacency"].chunks)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import compare, connectome_report, diagnose
+from . import compare, connectome_exchange, connectome_report, diagnose
 from .common import (
     Connectomes,
     Jobs,
@@ -66,6 +66,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     compare.register(connectome_app)
     connectome_report.register(connectome_app)
+    connectome_exchange.register(connectome_app)
     diagnose.register(connectome_app)
     app.add_typer(connectome_app)
 

@@ -12,9 +12,8 @@ from microtome.storage.commit import read_commit
 from microtome.storage.connectomes import (
     Connectome,
     ConnectomeCohort,
-    read_adjacency,
+    open_adjacency,
     read_connectomes,
-    write_adjacency,
     write_connectomes,
 )
 from microtome.storage.errors import (
@@ -22,7 +21,6 @@ from microtome.storage.errors import (
     BadProduct,
     MissingFile,
     StaleProduct,
-    UnreadableFile,
 )
 
 REGIONS = ("left µ", "right, b", "c")
@@ -140,23 +138,10 @@ def test_a_chunk_that_is_lost_or_changed_is_noticed(tmp_path, what):
         read_connectomes(path)
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".npy"])
-def test_an_adjacency_travels_exactly(tmp_path, suffix):
-    one = cohort()[1]
-    write_adjacency(tmp_path / f"s2{suffix}", one)
-    back = read_adjacency(tmp_path / f"s2{suffix}", measure="pearson", modality="fMRI")
-    np.testing.assert_array_equal(back.adjacency, one.adjacency)
-    assert back.subject == "s2"
-    assert back.regions == (
-        REGIONS if suffix == ".csv" else ("region-001", "region-002", "region-003")
-    )
-
-
-def test_a_table_that_is_no_adjacency_is_refused(tmp_path):
-    table = tmp_path / "x.csv"
-    table.write_text(",a,b\na,0,1\nc,1,0\n")
-    with pytest.raises(BadConnectome, match="do not name the same regions"):
-        read_adjacency(table, measure="m", modality="fMRI")
-    table.write_text(",a,b\na,0,one\nb,1,0\n")
-    with pytest.raises(UnreadableFile):
-        read_adjacency(table, measure="m", modality="fMRI")
+def test_dask_reads_networks_when_they_are_computed(tmp_path):
+    path = tmp_path / "a.connectomes.zarr"
+    write_connectomes(path, cohort(), key="k")
+    lazy = open_adjacency(path)
+    assert lazy.shape == cohort().adjacency.shape
+    np.testing.assert_array_equal(lazy[1].compute(), cohort().adjacency[1])
+    np.testing.assert_allclose(lazy.mean(axis=0).compute(), cohort().adjacency.mean(axis=0))
