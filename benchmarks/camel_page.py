@@ -93,6 +93,13 @@ def bars(figures: Figures) -> list[str]:
             worst = min(ratios, key=lambda regime: ratios[regime])
             what = f"robust beside {whom}, {COLUMNS[key]}, least of all extents ({worst})"
             lines.append(verdict(what, ratios[worst], 1.0))
+            each = [
+                run["robust"][key] / max(1e-9, *(run[name][key] for name in names))
+                for run in figures.values()
+            ]
+            lower = sum(ratio < 1 for ratio in each)
+            what = f"the same, least of single runs (lower in {lower} of {len(each)})"
+            lines.append(verdict(what, min(each), 1.0))
     return lines
 
 
