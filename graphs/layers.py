@@ -1,9 +1,8 @@
-"""Message passing on connectomes: the same networks through DGL or through dense PyTorch.
+"""Message passing on connectomes: layers, and a network of them that says one number a graph.
 
-A layer knows only a batch of graphs that can *convolve* and *sum over neighbours*; how that is done
-is the batch's business. :class:`DglGraphs` passes messages along the edges of a batched DGL graph,
-:class:`DenseGraphs` multiplies batched matrices, which is faster for a few hundred regions and runs
-on any device. Parameters belong to the layers alone, so one ``state_dict`` serves both.
+A layer knows only a batch of graphs (:mod:`~microtome.graphs.batches`) that it can ask for sums
+over neighbours; how these are made, through DGL or dense, is the batch's business. Parameters
+belong to the layers alone, so one ``state_dict`` serves both.
 
 This module imports torch: import it inside functions.
 """
@@ -11,146 +10,15 @@ This module imports torch: import it inside functions.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from .dgl_backend import import_dgl
+from .batches import Graphs, Readout
 
-Readout = Literal["concat", "mean", "sum", "max"]
-Layer = Literal["gcn", "gcn-root", "gin"]
-
-
-class Graphs(Protocol):
-    """A batch of weighted graphs over the same number of regions.
-
-    Node values ``h`` are [b, r, f] in the dense batch and [b · r, f] in DGL's.
-    """
-
-    @property
-    def features(self) -> Tensor:
-        """Node features that the first layer reads."""
-
-    def neighbour_sum(self, h: Tensor) -> Tensor:
-        r"""Sum over in-neighbours, :math:`\sum_i A_{ij} h_i` for region j; no self-loop."""
-
-    def convolve(self, h: Tensor) -> Tensor:
-        r"""Normalised sum with self-loops, :math:`(D^{-1/2} (A + I) D^{-1/2})^T h`."""
-
-    def readout(self, h: Tensor, how: Readout) -> Tensor:
-        """Node values [.., f] to graph values: [b, r · f] for ``concat``, else [b, f]."""
-
-
-@dataclass(frozen=True)
-class DenseGraphs:
-    """Graphs as batched matrices.
-
-    Attributes
-    ----------
-    features
-        float [b, r, f].
-    adjacency
-        float [b, r, r]: weight of the edge from region i to region j, 0 where there is none and
-        on the diagonal.
-    """
-
-    features: Tensor
-    adjacency: Tensor
-
-    @cached_property
-    def _normalised(self) -> tuple[Tensor, Tensor]:
-        strength = self.adjacency.abs()
-        outgoing, incoming = 1 + strength.sum(2), 1 + strength.sum(1)
-        scale = (outgoing[:, :, None] * incoming[:, None, :]).rsqrt()
-        return self.adjacency * scale, (outgoing * incoming).rsqrt()[..., None]
-
-    def neighbour_sum(self, h: Tensor) -> Tensor:
-        return self.adjacency.transpose(1, 2) @ h
-
-    def convolve(self, h: Tensor) -> Tensor:
-        weights, self_loop = self._normalised
-        return weights.transpose(1, 2) @ h + self_loop * h
-
-    def readout(self, h: Tensor, how: Readout) -> Tensor:
-        match how:
-            case "concat":
-                return h.flatten(1)
-            case "mean":
-                return h.mean(1)
-            case "sum":
-                return h.sum(1)
-            case "max":
-                return h.amax(1)
-
-
-@dataclass(frozen=True)
-class DglGraphs:
-    """Graphs as one batched DGL graph.
-
-    Attributes
-    ----------
-    graph
-        ``dgl.DGLGraph`` made by ``dgl.batch``; nodes of one graph are consecutive, in region order.
-    features
-        float [n, f], a row for each node of the batch.
-    weights
-        float [e], a weight for each edge of the batch.
-    """
-
-    graph: Any
-    features: Tensor
-    weights: Tensor
-
-    @cached_property
-    def _normalised(self) -> tuple[Tensor, Tensor]:
-        dgl = import_dgl()
-        strength = self.weights.abs()
-        incoming = 1 + dgl.ops.copy_e_sum(self.graph, strength)
-        outgoing = 1 + dgl.ops.copy_e_sum(dgl.reverse(self.graph), strength)
-        source, target = self.graph.edges()
-        scale = (outgoing[source] * incoming[target]).rsqrt()
-        return self.weights * scale, (outgoing * incoming).rsqrt()[:, None]
-
-    def neighbour_sum(self, h: Tensor) -> Tensor:
-        return self._pass(h, self.weights)
-
-    def convolve(self, h: Tensor) -> Tensor:
-        weights, self_loop = self._normalised
-        return self._pass(h, weights) + self_loop * h
-
-    def _pass(self, h: Tensor, weights: Tensor) -> Tensor:
-        width = h.shape[1]
-        layer = import_dgl().nn.GraphConv(
-            width, width, norm="none", weight=False, bias=False, allow_zero_in_degree=True
-        )
-        passed: Tensor = layer(self.graph, h, edge_weight=weights)
-        return passed
-
-    def readout(self, h: Tensor, how: Readout) -> Tensor:
-        if how == "concat":
-            return h.reshape(self.graph.batch_size, -1)
-        with self.graph.local_scope():
-            self.graph.ndata["h"] = h
-            pooled: Tensor = import_dgl().readout_nodes(self.graph, "h", op=how)
-            return pooled
-
-
-def dgl_graphs(dense: DenseGraphs) -> DglGraphs:
-    """Turn batched matrices into a batched DGL graph: an edge wherever the weight is not 0."""
-    dgl = import_dgl()
-    b, r = dense.adjacency.shape[:2]
-    members = []
-    for matrix in dense.adjacency.detach():
-        source, target = torch.nonzero(matrix, as_tuple=True)
-        members.append(dgl.graph((source, target), num_nodes=r))
-    present = dense.adjacency.detach() != 0
-    return DglGraphs(
-        dgl.batch(members), dense.features.reshape(b * r, -1), dense.adjacency[present]
-    )
+Layer = Literal["gcn", "gcn-root", "gin", "sage", "gat", "cheb"]
 
 
 class GraphConvolution(nn.Module):
@@ -215,10 +83,87 @@ class GraphIsomorphism(nn.Module):
         return updated
 
 
+class SampleAndAggregate(nn.Module):
+    r"""GraphSAGE with the mean of neighbours, :math:`H' = H R + \mathrm{mean}_i(A_{ij} H_i) W + b`.
+
+    References
+    ----------
+    Hamilton et al. (2017), Inductive representation learning on large graphs, NeurIPS; without the
+    sampling, which graphs of some hundred regions do not need.
+    """
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.root = nn.Linear(n_in, n_out)
+        self.neighbours = nn.Linear(n_in, n_out, bias=False)
+
+    def forward(self, graphs: Graphs, h: Tensor) -> Tensor:
+        updated: Tensor = self.root(h) + self.neighbours(graphs.neighbour_mean(h))
+        return updated
+
+
+class GraphAttention(nn.Module):
+    r"""Attention over neighbours (GATv2) that sees the weights of edges, and a region's own part.
+
+    :math:`H'_j = \sum_i \alpha_{ij} S H_i + R H_j + b`, with :math:`\alpha` the softmax over
+    neighbours i of :math:`v \cdot f(S H_i + T H_j + A_{ij} e)`. Two heads side by side where the
+    width is even.
+
+    References
+    ----------
+    Brody et al. (2022), How attentive are graph attention networks?, ICLR, equation 7.
+    """
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.heads = 1 if n_out % 2 else 2
+        width = n_out // self.heads
+        self.source = nn.Linear(n_in, n_out)
+        self.target = nn.Linear(n_in, n_out)
+        self.root = nn.Linear(n_in, n_out)
+        self.edge = nn.Parameter(torch.empty(self.heads, width))
+        self.vector = nn.Parameter(torch.empty(self.heads, width))
+        nn.init.xavier_uniform_(self.edge)
+        nn.init.xavier_uniform_(self.vector)
+
+    def forward(self, graphs: Graphs, h: Tensor) -> Tensor:
+        split = (*h.shape[:-1], self.heads, -1)
+        source, target = self.source(h).reshape(split), self.target(h).reshape(split)
+        gathered = graphs.attend(source, target, self.edge, self.vector)
+        updated: Tensor = gathered.flatten(-2) + self.root(h)
+        return updated
+
+
+class Chebyshev(nn.Module):
+    r"""ChebNet of order 2: :math:`H' = [H, \tilde{L} H, 2 \tilde{L}^2 H - H] W + b`.
+
+    :math:`\tilde{L} = L - I = -D^{-1/2} A D^{-1/2}`, as the largest eigenvalue of the normalised
+    Laplacian L is taken for 2, its bound.
+
+    References
+    ----------
+    Defferrard et al. (2016), Convolutional neural networks on graphs with fast localized spectral
+    filtering, NeurIPS.
+    """
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3 * n_in, n_out)
+
+    def forward(self, graphs: Graphs, h: Tensor) -> Tensor:
+        first = -graphs.propagate(h)
+        second = -2 * graphs.propagate(first) - h
+        updated: Tensor = self.linear(torch.cat([h, first, second], -1))
+        return updated
+
+
 _LAYERS: dict[Layer, Callable[[int, int], nn.Module]] = {
     "gcn": GraphConvolution,
     "gcn-root": RootedConvolution,
     "gin": GraphIsomorphism,
+    "sage": SampleAndAggregate,
+    "gat": GraphAttention,
+    "cheb": Chebyshev,
 }
 
 
@@ -230,7 +175,7 @@ class GraphNetwork(nn.Module):
     n_regions, n_features
         Regions of a graph, and features of a region.
     layer
-        ``gcn``, ``gcn-root`` or ``gin``.
+        ``gcn``, ``gcn-root``, ``gin``, ``sage``, ``gat`` or ``cheb``.
     widths
         Features of a region after each layer.
     readout

@@ -13,7 +13,7 @@ from ..storage.connectomes import ConnectomeCohort
 from ..storage.errors import CohortError
 from .design import Design
 from .matrices import Array
-from .subject_table import person_of, read_rows
+from .subject_table import code_columns, person_of, read_rows
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def read_people(table: Path, cohort: ConnectomeCohort, columns: Columns) -> Peop
         )
     excluded |= {s: f"group {label}" for s, label in label_of.items() if label not in groups}
     kept = [s for s in cohort.subjects if s not in excluded]
-    coded = _coded([[rows[s][name] for s in kept] for name in columns.covariates])
+    coded = code_columns([[rows[s][name] for s in kept] for name in columns.covariates])
     whole = People(
         tuple(kept),
         cohort.adjacency[[cohort.subjects.index(s) for s in kept]],
@@ -114,18 +114,6 @@ def read_people(table: Path, cohort: ConnectomeCohort, columns: Columns) -> Peop
         _refuse_sessions(whole.names)
         return whole
     return _averaged(whole, [rows[s][columns.person] for s in kept])
-
-
-def _coded(columns: Sequence[Sequence[str]]) -> Array:
-    """Numbers as they are, words as one column for each but the first: float64 [s, c]."""
-    made: list[Array] = []
-    for column in columns:
-        try:
-            made.append(np.array(column, np.float64)[:, None])
-        except ValueError:
-            names, number = np.unique(np.array(column), return_inverse=True)
-            made.append(np.eye(len(names))[number][:, 1:])
-    return np.hstack(made) if made else np.empty(0)
 
 
 def _refuse_sessions(names: Sequence[str]) -> None:

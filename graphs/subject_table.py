@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..storage.errors import CohortError, MissingFile
+from .matrices import Array
 
 _SESSION = re.compile(r"(?P<person>sub-[A-Za-z0-9]+)_ses-[A-Za-z0-9]+")
 _SHOWN = 5
@@ -69,3 +72,15 @@ def read_rows(
             f"{person_option}",
         )
     return {record[subject]: record for record in records}
+
+
+def code_columns(columns: Sequence[Sequence[str]]) -> Array:
+    """Numbers as they are, words as one column for each but the first: float64 [s, c]."""
+    made: list[Array] = []
+    for column in columns:
+        try:
+            made.append(np.array(column, np.float64)[:, None])
+        except ValueError:
+            names, number = np.unique(np.array(column), return_inverse=True)
+            made.append(np.eye(len(names))[number][:, 1:])
+    return np.hstack(made) if made else np.empty(0)

@@ -57,6 +57,9 @@ def diagnose(
         str | None,
         typer.Option(help="Column of the scanner or centre; labels are shuffled within it."),
     ] = None,
+    covariates: Annotated[
+        str, typer.Option(help="Columns such as age,sex for the model 'covariates'.")
+    ] = "",
     split_by: Annotated[
         str | None, typer.Option(help="Hold out each value of this column once, in place of folds.")
     ] = None,
@@ -72,17 +75,18 @@ def diagnose(
     models: Annotated[
         str,
         typer.Option(
-            help="gcn, gin: graph networks. no-graph: gcn without messages. linear: penalised "
-            "logistic regression on all edges. site: the site alone."
+            help="gcn, gin, sage, gat, cheb: graph networks. no-graph: gcn without messages. "
+            "brainnetcnn, transformer: on the whole matrix. linear, svm, elastic-net: on all "
+            "edges. covariates, site: these alone."
         ),
     ] = "gcn,linear",
     folds: Annotated[int, typer.Option(min=2, help="Outer folds, which score.")] = 5,
     inner_folds: Annotated[int, typer.Option(min=2, help="Inner folds, which choose.")] = 3,
     shuffles: Annotated[
-        int, typer.Option(min=0, help="Evaluations of linear and site on shuffled labels.")
+        int, typer.Option(min=0, help="Evaluations of quick models on shuffled labels.")
     ] = 20,
     graph_shuffles: Annotated[
-        int, typer.Option(min=0, help="The same of graph networks, which take longer.")
+        int, typer.Option(min=0, help="The same of the others, which take longer.")
     ] = 2,
     backend: Annotated[
         Backend,
@@ -123,7 +127,7 @@ def diagnose(
     request = Request(
         cohort,
         table,
-        Columns(label, subject, group, site, split_by),
+        Columns(label, subject, group, site, split_by, names_in(covariates)),
         classes=None if classes is None else names_in(classes),
         positive=positive,
         drop_missing=drop_missing,

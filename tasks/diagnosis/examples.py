@@ -30,6 +30,8 @@ class Examples:
         str [s]: where the scan was made, or None where nobody says.
     names
         str [s]: the subject or session, as in the cohort.
+    covariates
+        float64 [s, k]: age, sex and the like, or None where nobody says.
     """
 
     adjacency: NDArray[np.float64]
@@ -37,6 +39,7 @@ class Examples:
     groups: NDArray[np.str_]
     sites: NDArray[np.str_] | None
     names: NDArray[np.str_]
+    covariates: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         s, sites = len(self.labels), self.groups if self.sites is None else self.sites
@@ -63,6 +66,7 @@ class Examples:
             self.groups[rows],
             None if self.sites is None else self.sites[rows],
             self.names[rows],
+            None if self.covariates is None else self.covariates[rows],
         )
 
     def shuffled(self, seed: int) -> Examples:
@@ -116,4 +120,5 @@ def examples_of(cohort: ConnectomeCohort, phenotypes: Phenotypes) -> Examples:
         np.array(phenotypes.groups, np.str_),
         None if phenotypes.sites is None else np.array(phenotypes.sites, np.str_),
         np.array(phenotypes.subjects, np.str_),
+        phenotypes.covariates,
     )

@@ -2,45 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 from ...graphs.dgl_backend import has_dgl, import_dgl
 from ...storage.errors import CohortError
-from .graph_model import Backend, GraphModel
-from .models import Family, LinearModel, SiteModel
-
-NAMES = ("gcn", "gin", "no-graph", "linear", "site")
-QUICK = ("linear", "site")
-"""Models that are evaluated in a second or so."""
+from .graph_model import Architecture, Backend, GraphModel
+from .models import CovariateModel, Family, LinearKind, LinearModel, Model, SiteModel
 
 DENSITIES = (0.05, 0.2)
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
+SPARSE_PENALTIES = (0.02, 0.05, 0.2)
+
+_MESSAGES: Mapping[str, Architecture] = {
+    "gcn": "gcn-root",
+    "gin": "gin",
+    "sage": "sage",
+    "gat": "gat",
+    "cheb": "cheb",
+}
+_LINEAR: Mapping[str, tuple[LinearKind, Sequence[float]]] = {
+    "linear": ("ridge", PENALTIES),
+    "svm": ("svm", PENALTIES),
+    "elastic-net": ("elastic-net", SPARSE_PENALTIES),
+}
+_SINGLE: Mapping[str, Model] = {
+    "no-graph": GraphModel(0, backend="dense"),
+    "brainnetcnn": GraphModel(0, layer="brainnetcnn", backend="dense"),
+    "transformer": GraphModel(
+        0, layer="transformer", epochs=60, learning_rate=0.005, weight_decay=0.1, backend="dense"
+    ),
+    "covariates": CovariateModel(),
+    "site": SiteModel(),
+}
+_NEEDS = {"site": "--site", "covariates": "--covariates"}
+
+NAMES = (*_MESSAGES, *_LINEAR, *_SINGLE)
+QUICK = ("linear", "svm", "covariates", "site")
+"""Models that are evaluated in a second or so."""
 
 
 def families(
     names: Sequence[str],
     *,
     backend: Literal["auto", "dgl", "dense"] = "auto",
-    has_sites: bool = True,
+    known: Collection[str] = ("site", "covariates"),
 ) -> tuple[Family, ...]:
     """Models by name, in the given order.
 
-    ``gcn``, ``gin``: graph networks over the strongest 5 or 20 % of connections. ``no-graph``: the
-    network of ``gcn`` without messages. ``linear``: penalised logistic regression on all edges.
-    ``site``: the site alone.
+    ``gcn``, ``gin``, ``sage``, ``gat``, ``cheb``: graph networks over the strongest 5 or 20 % of
+    connections. ``no-graph``: the network of ``gcn`` without messages. ``brainnetcnn``,
+    ``transformer``: networks on the whole matrix. ``linear``, ``svm``, ``elastic-net``: linear
+    machines on all edges. ``covariates``, ``site``: controls that see no connectome.
 
     Parameters
     ----------
     backend
         How messages are passed; ``auto`` takes DGL where it imports. Results are the same.
-    has_sites
-        Whether sites are known, without which there is no ``site`` model.
+    known
+        Which of ``site`` and ``covariates`` are known; the models of these names need them.
 
     Raises
     ------
     CohortError
-        No such model, or one that needs sites where there are none.
+        No such model, or one that needs what is not known.
     MissingDependency
         DGL was asked for and does not import.
     """
@@ -51,28 +76,25 @@ def families(
             where="--models",
             remedy=f"Choose from {', '.join(NAMES)}",
         )
-    if "site" in names and not has_sites:
-        raise CohortError(
-            "the site model needs sites", where="--models", remedy="Name the column with --site"
-        )
-    through = _backend(backend) if {"gcn", "gin"} & set(names) else "dense"
-    return tuple(_family(name, through) for name in dict.fromkeys(names))
-
-
-def _family(name: str, backend: Backend) -> Family:
-    match name:
-        case "gcn":
-            return Family(name, tuple(GraphModel(d, backend=backend) for d in DENSITIES))
-        case "gin":
-            return Family(
-                name, tuple(GraphModel(d, layer="gin", backend=backend) for d in DENSITIES)
+    for name, option in _NEEDS.items():
+        if name in names and name not in known:
+            raise CohortError(
+                f"the model {name!r} needs what it is named after",
+                where="--models",
+                remedy=f"Name the column with {option}",
             )
-        case "no-graph":
-            return Family(name, (GraphModel(0, backend="dense"),))
-        case "linear":
-            return Family(name, tuple(LinearModel(c) for c in PENALTIES))
-        case _:
-            return Family(name, (SiteModel(),))
+    through = _backend(backend) if set(_MESSAGES) & set(names) else "dense"
+    return tuple(Family(name, _candidates(name, through)) for name in dict.fromkeys(names))
+
+
+def _candidates(name: str, backend: Backend) -> tuple[Model, ...]:
+    if name in _MESSAGES:
+        layer = _MESSAGES[name]
+        return tuple(GraphModel(d, layer=layer, backend=backend) for d in DENSITIES)
+    if name in _LINEAR:
+        kind, penalties = _LINEAR[name]
+        return tuple(LinearModel(c, kind) for c in penalties)
+    return (_SINGLE[name],)
 
 
 def _backend(backend: Literal["auto", "dgl", "dense"]) -> Backend:

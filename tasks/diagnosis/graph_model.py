@@ -17,10 +17,14 @@ from .threads import one_thread
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
-    from ...graphs.layers import DenseGraphs, DglGraphs, GraphNetwork, Layer, Readout
+    from ...graphs.batches import DenseGraphs, DglGraphs, Readout
 
 Backend = Literal["dgl", "dense"]
+Architecture = Literal[
+    "gcn", "gcn-root", "gin", "sage", "gat", "cheb", "brainnetcnn", "transformer"
+]  # fmt: skip
 Array = NDArray[np.float64]
 
 
@@ -37,8 +41,13 @@ class GraphModel:
     density
         Share of the pairs of regions that are edges. 0 leaves the same network without any
         message: the control that shows what the graph adds.
-    layer, widths, readout, dropout
-        See :class:`~microtome.graphs.layers.GraphNetwork`.
+    layer
+        Of :class:`~microtome.graphs.layers.GraphNetwork`; or a network on the whole matrix of
+        profiles, ``brainnetcnn`` or ``transformer`` (:mod:`~microtome.graphs.brain_networks`).
+    widths, readout
+        Of the former.
+    dropout
+        Of both.
     epochs, learning_rate, weight_decay
         AdamW over all training graphs at once; the classes weigh the same.
     backend
@@ -51,7 +60,7 @@ class GraphModel:
     """
 
     density: float
-    layer: Layer = "gcn-root"
+    layer: Architecture = "gcn-root"
     widths: tuple[int, ...] = (8,)
     readout: Readout = "concat"
     dropout: float = 0.5
@@ -77,24 +86,31 @@ class GraphModel:
         """Hyper-parameters, without the backend, which does not change what is computed."""
         return {name: value for name, value in asdict(self).items() if name != "backend"}
 
-    def network(self, n_regions: int) -> GraphNetwork:
-        """The network with fresh parameters."""
+    def network(self, n_regions: int) -> Module:
+        """The network with fresh parameters: a batch of graphs in, logits [b] out."""
+        from ...graphs.brain_networks import BrainNetCNN, BrainTransformer
         from ...graphs.layers import GraphNetwork
 
-        return GraphNetwork(
-            n_regions,
-            n_regions,
-            layer=self.layer,
-            widths=self.widths,
-            readout=self.readout,
-            dropout=self.dropout,
-        )
+        match self.layer:
+            case "brainnetcnn":
+                return BrainNetCNN(n_regions, dropout=self.dropout)
+            case "transformer":
+                return BrainTransformer(n_regions, dropout=self.dropout)
+            case layer:
+                return GraphNetwork(
+                    n_regions,
+                    n_regions,
+                    layer=layer,
+                    widths=self.widths,
+                    readout=self.readout,
+                    dropout=self.dropout,
+                )
 
     def graphs(self, examples: Examples, mean: Array, sd: Array) -> DenseGraphs | DglGraphs:
         """Connectomes as the backend's batch of graphs."""
         import torch
 
-        from ...graphs.layers import dgl_graphs
+        from ...graphs.batches import dgl_graphs
 
         adjacency = torch.tensor(examples.adjacency, dtype=torch.float32)
         dense = self.batch(adjacency, self.edges_kept(examples), mean, sd)
@@ -106,7 +122,7 @@ class GraphModel:
         """Features and messages from adjacencies [s, r, r], differentiable in them."""
         import torch
 
-        from ...graphs.layers import DenseGraphs
+        from ...graphs.batches import DenseGraphs
 
         centre, scale = (torch.tensor(a, dtype=torch.float32) for a in (mean, sd))
         return DenseGraphs((adjacency - centre) / scale, adjacency * torch.tensor(kept))
@@ -125,7 +141,7 @@ class GraphModel:
         return kept
 
     def _descend(
-        self, network: GraphNetwork, graphs: DenseGraphs | DglGraphs, labels: NDArray[np.int64]
+        self, network: Module, graphs: DenseGraphs | DglGraphs, labels: NDArray[np.int64]
     ) -> None:
         import torch
 
@@ -168,7 +184,7 @@ class FittedGraphModel:
             logits = self.network()(self.model.graphs(examples, self.mean, self.sd))
         return sigmoid(logits.double().numpy())
 
-    def network(self) -> GraphNetwork:
+    def network(self) -> Module:
         """The trained network, in evaluation mode."""
         import torch
 

@@ -6,9 +6,10 @@ was learnt, standardisation included. Nothing is learnt anywhere else, so nothin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from .examples import Examples
 
 Array = NDArray[np.float64]
+LinearKind = Literal["ridge", "elastic-net", "svm"]
 
 
 class Fitted(Protocol):
@@ -53,12 +55,15 @@ class Family:
 
 @dataclass(frozen=True)
 class LinearModel:
-    """Logistic regression with an L2 penalty on the standardised weights of all edges.
+    """A linear machine on the standardised weights of all edges.
 
     Attributes
     ----------
     c
         Inverse of the penalty's strength.
+    kind
+        ``ridge``: logistic regression with an L2 penalty. ``elastic-net``: with half of it L1,
+        which leaves most edges out. ``svm``: support vectors; its scores are no probabilities.
 
     References
     ----------
@@ -67,12 +72,14 @@ class LinearModel:
     """
 
     c: float
+    kind: LinearKind = "ridge"
 
     def fit(self, train: Examples, *, seed: int = 0) -> FittedLinear:
-        """Learn mean and spread of each edge, then a weight for it. The seed has no effect."""
+        """Learn mean and spread of each edge, then a weight for it."""
         edges = train.edges
         mean, sd = edges.mean(0), spread(edges)
-        weights, intercept = _logistic((edges - mean) / sd, train.labels, self.c)
+        fit = partial(_MACHINES[self.kind], seed=seed)
+        weights, intercept = fit((edges - mean) / sd, train.labels, self.c)
         return FittedLinear(self, mean, sd, weights, intercept)
 
     def describe(self) -> Mapping[str, Any]:
@@ -99,6 +106,44 @@ class FittedLinear:
 
 
 @dataclass(frozen=True)
+class CovariateModel:
+    """What covariates alone say of the diagnosis: a control that looks at no connectome.
+
+    Attributes
+    ----------
+    c
+        Inverse of the penalty's strength.
+    """
+
+    c: float = 1.0
+
+    def fit(self, train: Examples, *, seed: int = 0) -> FittedCovariates:
+        """Learn mean and spread of each covariate, then a weight. The seed has no effect."""
+        values = _covariates(train)
+        mean, sd = values.mean(0), spread(values)
+        weights, intercept = _ridge((values - mean) / sd, train.labels, self.c)
+        return FittedCovariates(self, mean, sd, weights, intercept)
+
+    def describe(self) -> Mapping[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class FittedCovariates:
+    """What :class:`CovariateModel` learnt: float64 [k] each."""
+
+    model: CovariateModel
+    mean: Array
+    sd: Array
+    weights: Array
+    intercept: float
+
+    def predict_proba(self, examples: Examples) -> Array:
+        standard: Array = (_covariates(examples) - self.mean) / self.sd
+        return sigmoid(standard @ self.weights + self.intercept)
+
+
+@dataclass(frozen=True)
 class SiteModel:
     """What the site alone says of the diagnosis: a control that looks at no connectome.
 
@@ -121,7 +166,7 @@ class SiteModel:
         sites = np.unique(_sites(train))
         if not _differ(_sites(train)[person], train.labels[person], self.alpha):
             return FittedSite(self, sites, np.zeros(len(sites)), 0.0)
-        weights, intercept = _logistic(_one_hot(_sites(train), sites), train.labels, self.c)
+        weights, intercept = _ridge(_one_hot(_sites(train), sites), train.labels, self.c)
         return FittedSite(self, sites, weights, intercept)
 
     def describe(self) -> Mapping[str, Any]:
@@ -154,12 +199,50 @@ def sigmoid(logits: Array) -> Array:
     return np.asarray(expit(logits), np.float64)
 
 
-def _logistic(features: Array, labels: NDArray[np.int64], c: float) -> tuple[Array, float]:
+def _ridge(
+    features: Array, labels: NDArray[np.int64], c: float, *, seed: int = 0
+) -> tuple[Array, float]:
     from sklearn.linear_model import LogisticRegression
 
     machine = LogisticRegression(C=c, class_weight="balanced", max_iter=2000)
-    machine.fit(features, labels)
+    return _learnt(machine.fit(features, labels))
+
+
+def _elastic_net(
+    features: Array, labels: NDArray[np.int64], c: float, *, seed: int = 0
+) -> tuple[Array, float]:
+    from sklearn.linear_model import LogisticRegression
+
+    machine = LogisticRegression(
+        C=c, l1_ratio=0.5, solver="saga", class_weight="balanced", max_iter=5000,
+        random_state=seed,
+    )  # fmt: skip
+    return _learnt(machine.fit(features, labels))
+
+
+def _svm(
+    features: Array, labels: NDArray[np.int64], c: float, *, seed: int = 0
+) -> tuple[Array, float]:
+    from sklearn.svm import SVC
+
+    return _learnt(SVC(C=c, kernel="linear", class_weight="balanced").fit(features, labels))
+
+
+def _learnt(machine: Any) -> tuple[Array, float]:
     return np.asarray(machine.coef_[0], np.float64), float(machine.intercept_[0])
+
+
+_MACHINES: Mapping[LinearKind, Callable[..., tuple[Array, float]]] = {
+    "ridge": _ridge,
+    "elastic-net": _elastic_net,
+    "svm": _svm,
+}
+
+
+def _covariates(examples: Examples) -> Array:
+    if examples.covariates is None:
+        raise ValueError("the model of covariates needs covariates")
+    return examples.covariates
 
 
 def _sites(examples: Examples) -> NDArray[np.str_]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...graphs.subject_table import person_of, read_rows
+from ...graphs.subject_table import code_columns, person_of, read_rows
 from ...storage.errors import CohortError, LabelError, MissingFile
 from ..evaluation import some
 
@@ -31,6 +31,8 @@ class Columns:
         The scanner or centre.
     split
         Each value of this column is held out once, in place of random folds.
+    covariates
+        What else is known of a person and might tell the diagnosis by itself: age, sex, motion.
     """
 
     label: str
@@ -38,11 +40,12 @@ class Columns:
     group: str | None = None
     site: str | None = None
     split: str | None = None
+    covariates: tuple[str, ...] = ()
 
     @property
     def needed(self) -> tuple[str, ...]:
         """Columns that the table must have, beside that of the subjects."""
-        named = (self.label, self.group, self.site, self.split)
+        named = (self.label, self.group, self.site, self.split, *self.covariates)
         return tuple(name for name in named if name is not None)
 
 
@@ -58,6 +61,8 @@ class Phenotypes:
         int64 [s]: index into ``classes``.
     classes
         The two classes; the second is the positive one.
+    covariates
+        float64 [s, k]: words as one column for each but the first; None where none are asked for.
     excluded
         Subjects of the cohort that are left out, with the reason.
     """
@@ -68,6 +73,7 @@ class Phenotypes:
     groups: tuple[str, ...]
     sites: tuple[str, ...] | None = None
     splits: tuple[str, ...] | None = None
+    covariates: NDArray[np.float64] | None = None
     excluded: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -135,6 +141,7 @@ def read_phenotypes(
         groups=values(columns.group) or tuple(person_of(s) or s for s in kept),
         sites=values(columns.site),
         splits=values(columns.split),
+        covariates=_covariates([values(name) or () for name in columns.covariates], table),
         excluded=excluded,
     )
 
@@ -173,6 +180,17 @@ def _two_classes(
             remedy="Write the classes as they stand in the table",
         )
     return (names[0] if names[1] == chosen else names[1], chosen)
+
+
+def _covariates(columns: Sequence[Sequence[str]], table: Path) -> NDArray[np.float64] | None:
+    if not columns:
+        return None
+    coded: NDArray[np.float64] = code_columns(columns)
+    if not np.isfinite(coded).all():
+        raise CohortError(
+            "a covariate is not a finite number", where=table, remedy="Fill the column in"
+        )
+    return coded
 
 
 def _value(row: Mapping[str, str], column: str, subject: str, table: Path) -> str:

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from ...storage.errors import BadModel, MissingFile
 from ...storage.files import write_bytes, write_text
 from .graph_model import Backend, FittedGraphModel, GraphModel
-from .models import Fitted, FittedLinear, FittedSite, LinearModel, SiteModel
+from .models import (
+    CovariateModel,
+    Fitted,
+    FittedCovariates,
+    FittedLinear,
+    FittedSite,
+    LinearModel,
+    SiteModel,
+)
 
 CARD, TENSORS = "card.json", "model.safetensors"
 _STATE = "state."
@@ -68,14 +76,15 @@ def _parts(
     fitted: Fitted,
 ) -> tuple[str, Mapping[str, Any], dict[str, NDArray[Any]], dict[str, Any]]:
     match fitted:
-        case FittedLinear():
+        case FittedLinear() | FittedCovariates():
             arrays: dict[str, NDArray[Any]] = {
                 "mean": fitted.mean,
                 "sd": fitted.sd,
                 "weights": fitted.weights,
                 "intercept": np.array([fitted.intercept]),
             }
-            return "linear", fitted.model.describe(), arrays, {}
+            kind = "linear" if isinstance(fitted, FittedLinear) else "covariates"
+            return kind, fitted.model.describe(), arrays, {}
         case FittedSite():
             arrays = {"weights": fitted.weights, "intercept": np.array([fitted.intercept])}
             names = {"site_names": fitted.sites.tolist()}
@@ -92,13 +101,9 @@ def _fitted(card: Mapping[str, Any], tensors: Mapping[str, Any], backend: Backen
     hyper = dict(card["hyper"])
     match card["kind"]:
         case "linear":
-            return FittedLinear(
-                LinearModel(**hyper),
-                tensors["mean"],
-                tensors["sd"],
-                tensors["weights"],
-                float(tensors["intercept"][0]),
-            )
+            return FittedLinear(LinearModel(**hyper), *_weighed(tensors))
+        case "covariates":
+            return FittedCovariates(CovariateModel(**hyper), *_weighed(tensors))
         case "site":
             return FittedSite(
                 SiteModel(**hyper),
@@ -113,3 +118,10 @@ def _fitted(card: Mapping[str, Any], tensors: Mapping[str, Any], backend: Backen
             return FittedGraphModel(model, tensors["mean"], tensors["sd"], state)
         case kind:
             raise ValueError(f"kind {kind!r} is not known")
+
+
+def _weighed(
+    tensors: Mapping[str, Any],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], float]:
+    mean, sd, weights = (tensors[name] for name in ("mean", "sd", "weights"))
+    return mean, sd, weights, float(tensors["intercept"][0])

@@ -132,7 +132,7 @@ def open_study(request: Request) -> Study:
     )
     examples = examples_of(cohort, phenotypes)
     plan = Plan(
-        families(request.models, backend=request.backend, has_sites=examples.sites is not None),
+        families(request.models, backend=request.backend, known=_known(examples)),
         request.n_folds,
         request.n_inner,
         {m: request.shuffles if m in QUICK else request.graph_shuffles for m in request.models},
@@ -143,6 +143,11 @@ def open_study(request: Request) -> Study:
         return Study(request, cohort, phenotypes, examples, plan, folds)
     grouped_folds(examples.labels, examples.groups, plan.n_folds)
     return Study(request, cohort, phenotypes, examples, plan, None)
+
+
+def _known(examples: Examples) -> tuple[str, ...]:
+    named = {"site": examples.sites, "covariates": examples.covariates}
+    return tuple(name for name, values in named.items() if values is not None)
 
 
 def run_study_trial(trial: Trial, request: Request) -> OutOfFold:

@@ -14,18 +14,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from microtome.graphs.batches import DenseGraphs, dgl_graphs
 from microtome.graphs.dgl_backend import has_dgl, import_dgl
 from microtome.graphs.layers import (
-    DenseGraphs,
+    Chebyshev,
+    GraphAttention,
     GraphConvolution,
     GraphIsomorphism,
     GraphNetwork,
     RootedConvolution,
-    dgl_graphs,
+    SampleAndAggregate,
 )
 
 needs_dgl = pytest.mark.skipif(not has_dgl(), reason="DGL does not import here")
-LAYERS = ("gcn", "gcn-root", "gin")
+LAYERS = ("gcn", "gcn-root", "gin", "sage", "gat", "cheb")
 READOUTS = ("concat", "mean", "sum", "max")
 
 
@@ -154,6 +156,68 @@ def test_on_positive_weights_it_is_dgls_own_weighted_gcn() -> None:
     torch.testing.assert_close(ours(positive, positive.features)[0], expected)
 
 
+@needs_dgl
+def test_weighted_sage_is_dgls_own() -> None:
+    dgl, graphs = import_dgl(), dgl_graphs(batch(dtype=torch.float64))
+    ours = SampleAndAggregate(7, 3).double()
+    theirs = dgl.nn.SAGEConv(7, 3, "mean").double()
+    theirs.fc_neigh.weight.data = ours.neighbours.weight.data
+    theirs.fc_self.weight.data, theirs.fc_self.bias.data = (
+        ours.root.weight.data,
+        ours.root.bias.data,
+    )
+    expected = theirs(graphs.graph, graphs.features, edge_weight=graphs.weights)
+    torch.testing.assert_close(ours(graphs, graphs.features), expected)
+
+
+@needs_dgl
+def test_attention_that_does_not_see_weights_is_dgls_own_gatv2() -> None:
+    dgl, graphs = import_dgl(), dgl_graphs(batch(dtype=torch.float64))
+    ours = GraphAttention(7, 4).double()
+    torch.nn.init.zeros_(ours.edge)
+    theirs = dgl.nn.GATv2Conv(7, 2, 2, residual=True, allow_zero_in_degree=True).double()
+    pairs = ((theirs.fc_src, ours.source), (theirs.fc_dst, ours.target), (theirs.res_fc, ours.root))
+    torch.nn.init.zeros_(ours.root.bias)
+    for their_map, our_map in pairs:
+        their_map.weight.data = our_map.weight.data
+        if their_map.bias is not None:
+            their_map.bias.data = our_map.bias.data
+    theirs.attn.data = ours.vector.data[None]
+    expected = theirs(graphs.graph, graphs.features).flatten(1)
+    torch.testing.assert_close(ours(graphs, graphs.features), expected)
+
+
+@needs_dgl
+def test_on_unweighted_graphs_chebyshev_is_dgls_own() -> None:
+    dgl, weighted = import_dgl(), batch(dtype=torch.float64)
+    binary = dgl_graphs(DenseGraphs(weighted.features, (weighted.adjacency != 0).double()))
+    ours, theirs = Chebyshev(7, 3).double(), dgl.nn.ChebConv(7, 3, 3, activation=None).double()
+    theirs.linear.load_state_dict(ours.linear.state_dict())
+    expected = theirs(binary.graph, binary.features, lambda_max=[2] * 5)
+    torch.testing.assert_close(ours(binary, binary.features), expected)
+
+
+def test_attention_sees_the_weights_of_edges_as_its_equation_says() -> None:
+    graphs, layer = batch(dtype=torch.float64), GraphAttention(7, 4).double()
+    got = layer(graphs, graphs.features).detach().numpy()
+    values = {name: value.detach().numpy() for name, value in layer.named_parameters()}
+    for b in range(5):
+        a, h = graphs.adjacency[b].numpy(), graphs.features[b].numpy()
+        maps = {n: h @ values[f"{n}.weight"].T + values[f"{n}.bias"] for n in ("source", "target")}
+        s, t = (maps[n].reshape(12, 2, 2) for n in ("source", "target"))
+        for j in range(12):
+            expected = (h[j] @ values["root.weight"].T + values["root.bias"]).reshape(2, 2)
+            there = np.flatnonzero(a[:, j])
+            for head in range(2):
+                raw = [s[i, head] + t[j, head] + a[i, j] * values["edge"][head] for i in there]
+                scores = np.array(
+                    [np.where(v > 0, v, 0.2 * v) @ values["vector"][head] for v in raw]
+                )
+                shares = np.exp(scores) / np.exp(scores).sum()
+                expected[head] += sum(x * s[i, head] for x, i in zip(shares, there, strict=True))
+            np.testing.assert_allclose(got[b, j], expected.ravel(), rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("through", paths())
 def test_messages_run_from_row_to_column(through) -> None:
     adjacency = torch.zeros(1, 3, 3)
@@ -218,7 +282,8 @@ def test_without_dgl_the_error_says_what_to_do_and_the_dense_path_works() -> Non
         import sys
         sys.modules["dgl"] = None
         import torch
-        from microtome.graphs.layers import DenseGraphs, GraphNetwork, dgl_graphs
+        from microtome.graphs.batches import DenseGraphs, dgl_graphs
+        from microtome.graphs.layers import GraphNetwork
         from microtome.storage.errors import MissingDependency
         graphs = DenseGraphs(torch.ones(2, 4, 3), torch.ones(2, 4, 4) - torch.eye(4))
         assert GraphNetwork(4, 3)(graphs).shape == (2,)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sample_examples import cohort_of, examples_from, noise
 
 from microtome.graphs.build_cohort import BuildOptions, build_network, plan_build
-from microtome.graphs.functional import functional_connectome
 from microtome.graphs.simulate import SimulatedCohort, simulate_cohort
 from microtome.storage.connectomes import ConnectomeCohort
 from microtome.storage.errors import (
@@ -44,28 +44,6 @@ from microtome.tasks.diagnosis.store import read_model, write_model
 from microtome.tasks.evaluation import Fold
 
 
-def cohort_of(simulated: SimulatedCohort) -> ConnectomeCohort:
-    return ConnectomeCohort.of(
-        [
-            functional_connectome(series, simulated.regions, subject=name, fisher=True)
-            for series, name in zip(simulated.series, simulated.ids, strict=True)
-        ]
-    )
-
-
-def examples_from(simulated: SimulatedCohort) -> Examples:
-    return examples_of(
-        cohort_of(simulated),
-        Phenotypes(
-            simulated.ids,
-            simulated.labels,
-            ("control", "patient"),
-            simulated.subjects,
-            simulated.sites,
-        ),
-    )
-
-
 @pytest.fixture(scope="module")
 def simulated() -> SimulatedCohort:
     return simulate_cohort(60, 32, 200, 0.3, seed=1)
@@ -74,19 +52,6 @@ def simulated() -> SimulatedCohort:
 @pytest.fixture(scope="module")
 def examples(simulated: SimulatedCohort) -> Examples:
     return examples_from(simulated)
-
-
-def noise(n_people: int = 40, n_regions: int = 12, *, seed: int = 0, sessions: int = 1) -> Examples:
-    """Connectomes that say nothing of the labels; sessions of a person are nearly equal."""
-    rng = np.random.default_rng(seed)
-    own = np.repeat(rng.normal(size=(n_people, n_regions, n_regions)), sessions, axis=0)
-    raw = own + 0.05 * rng.normal(size=own.shape)
-    adjacency = (raw + raw.transpose(0, 2, 1)) * (1 - np.eye(n_regions))
-    people = np.repeat([f"p{i:03d}" for i in range(n_people)], sessions)
-    labels = np.repeat(np.arange(n_people) % 2, sessions).astype(np.int64)
-    return Examples(
-        adjacency, labels, people, None, np.array([f"r{i}" for i in range(len(people))])
-    )
 
 
 def test_graph_network_and_linear_model_find_the_planted_difference(examples) -> None:
@@ -405,10 +370,10 @@ def test_examples_refuse_a_person_with_two_labels_and_directed_networks(simulate
 def test_too_few_people_for_the_folds_are_refused() -> None:
     with pytest.raises(LabelError, match="too few for 5 folds"):
         run_trial(Trial("linear"), noise(n_people=6), Plan(families(["linear"])))
-    with pytest.raises(CohortError, match="no model 'svm'"):
-        families(["linear", "svm"])
-    with pytest.raises(CohortError, match="needs sites"):
-        families(["site"], has_sites=False)
+    with pytest.raises(CohortError, match="no model 'forest'"):
+        families(["linear", "forest"])
+    with pytest.raises(CohortError, match="Name the column with --site"):
+        families(["site"], known=())
 
 
 def test_a_density_that_a_network_does_not_reach_names_the_subject() -> None:
