@@ -11,6 +11,20 @@ Outline = NDArray[np.float64]
 """[m, 2]: (y, x) of the corners, in level-0 pixels of the whole image; closed by itself."""
 
 
+class Placed(Protocol):
+    """Tiles, wherever they come from: a grid, a bag, a prediction."""
+
+    @property
+    def coords_px(self) -> NDArray[np.int64]:
+        """[n, 2]: (y, x) in level-0 pixels of the whole image."""
+        ...
+
+    @property
+    def footprint_px(self) -> tuple[float, float]:
+        """(y, x) extent of a tile in level-0 pixels."""
+        ...
+
+
 class Tiled(Protocol):
     """What bags and predictions have in common: tiles of one slide."""
 

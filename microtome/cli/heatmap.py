@@ -17,6 +17,7 @@ from .common import (
     exit_unless_all_done,
     run_with_progress,
 )
+from .heatmap_labels import labels
 from .heatmap_overlay import overlay as make_overlay
 from .heatmap_scan import scan
 
@@ -34,6 +35,7 @@ def register(app: typer.Typer) -> None:
     group.command()(check)
     group.command()(scan)
     group.command("overlay")(make_overlay)
+    group.command()(labels)
     app.add_typer(group)
 
 

@@ -25,6 +25,7 @@ from ...storage.annotations import read_annotations
 from ...storage.errors import BadGeometry, LabelError
 from ...storage.polygons import fill
 from ...storage.qupath import Frame
+from ..rasters import Placed
 
 POSITIVE, NEGATIVE, IGNORE = "positive", "negative", "ignore"
 MEANINGS = (POSITIVE, NEGATIVE, IGNORE)
@@ -98,9 +99,9 @@ def read_regions(path: Path, frame: Frame, *, classes: Mapping[str, str] | None 
     return Regions(shapely.unary_union(found[POSITIVE]), negative)
 
 
-def covered_share(grid: TileGrid, area: BaseGeometry) -> NDArray[np.float64]:
+def covered_share(grid: Placed, area: BaseGeometry) -> NDArray[np.float64]:
     """Share of each tile's footprint that an area in (x, y) level-0 pixels covers: float64 [n]."""
-    share = np.zeros(len(grid))
+    share = np.zeros(len(grid.coords_px))
     if area.is_empty:
         return share
     parts = shapely.STRtree(shapely.get_parts(area))
@@ -111,7 +112,7 @@ def covered_share(grid: TileGrid, area: BaseGeometry) -> NDArray[np.float64]:
     return np.clip(share, 0, 1)
 
 
-def _boxes(grid: TileGrid) -> NDArray[Any]:
+def _boxes(grid: Placed) -> NDArray[Any]:
     top, left = grid.coords_px.T.astype(np.float64)
     boxes: NDArray[Any] = np.asarray(
         shapely.box(left, top, left + grid.footprint_px[1], top + grid.footprint_px[0])
