@@ -154,16 +154,21 @@ def _client_of(cluster: str) -> Iterator[Any]:
         _close(client)
 
 
+def attempt(work: Callable[[T], R], item: T) -> Future[R]:
+    """Work on an item here and now; a future that has ended, with the result or the error."""
+    future: Future[R] = Future()
+    with _Captured(future):
+        future.set_result(work(item))
+    return future
+
+
 class _InProcess:
     """Works at once, in the caller's thread, so that Ctrl-C stops it at once."""
 
     jobs = 1
 
     def submit(self, work: Callable[[T], R], item: T) -> Future[R]:
-        future: Future[R] = Future()
-        with _Captured(future):
-            future.set_result(work(item))
-        return future
+        return attempt(work, item)
 
     def wait_any(self, futures: Sequence[Future[R]]) -> list[Future[R]]:
         return list(futures)

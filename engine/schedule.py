@@ -17,7 +17,7 @@ from ..storage.errors import ItemState, MicrotomeError, WorkerDied
 from ..storage.ledger import Entry, Ledger
 from .pools import Pool, open_pool
 
-__all__ = ["Outcome", "Pool", "Skipped", "open_pool", "run_items"]
+__all__ = ["Outcome", "Pool", "Skipped", "open_pool", "outcome_of", "run_items", "timed"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -115,7 +115,7 @@ def run_items(
         limit = window or (2 * active.jobs if active.jobs > 1 else 1)
         wanted = (index for index in range(len(items)) if not stopped_by)
         for index, future in _flow(active, items, work, wanted, limit):
-            outcome = _outcome(name(items[index]), future, active)
+            outcome = outcome_of(name(items[index]), future, active)
             if isinstance(outcome.error, WorkerDied):
                 suspects.append(index)
             else:
@@ -123,7 +123,7 @@ def run_items(
         # Of the items that were in flight together, only one need have killed the process.
         alone = (index for index in suspects if not stopped_by)
         for index, future in _flow(active, items, work, alone, 1):
-            settle(index, _outcome(name(items[index]), future, active))
+            settle(index, outcome_of(name(items[index]), future, active))
     if stopped_by:
         raise stopped_by[0]
     return [outcomes[index] for index in range(len(items))]
@@ -146,19 +146,21 @@ def _flow(
     pending = iter(indices)
     while True:
         while len(running) < window and (index := next(pending, None)) is not None:
-            running[pool.submit(partial(_timed, work), items[index])] = index
+            running[pool.submit(partial(timed, work), items[index])] = index
         if not running:
             return
         for future in pool.wait_any(list(running)):
             yield running.pop(future), future
 
 
-def _timed(work: Callable[[T], R], item: T) -> tuple[R, float]:
+def timed(work: Callable[[T], R], item: T) -> tuple[R, float]:
+    """The result, and the seconds that it took."""
     start = time.perf_counter()
     return work(item), time.perf_counter() - start
 
 
-def _outcome(item: str, future: Future[tuple[R | Skipped[R], float]], pool: Pool) -> Outcome[R]:
+def outcome_of(item: str, future: Future[tuple[R | Skipped[R], float]], pool: Pool) -> Outcome[R]:
+    """How an item ended whose future has."""
     error = future.exception()
     if error is None:
         value, seconds = future.result()

@@ -12,12 +12,21 @@ from .storage.errors import (
     MicrotomeError,
     MissingFile,
     OutputBusy,
+    PlanError,
     StaleProduct,
     UnwritableOutput,
 )
 
 WRONG_USE, ITEMS_FAILED = 2, 3
-_USER_CAN_MEND = (BadModel, CohortError, MissingFile, OutputBusy, StaleProduct, UnwritableOutput)
+_USER_CAN_MEND = (
+    BadModel,
+    CohortError,
+    MissingFile,
+    OutputBusy,
+    PlanError,
+    StaleProduct,
+    UnwritableOutput,
+)
 
 
 def main() -> None:

@@ -2,8 +2,10 @@
 
 A claim is a lock file that comes into being whole (hard link) and already locked (flock). While
 its owner lives, the kernel keeps the flock; when the owner dies, however it dies, the flock is
-gone and the next run on the same host takes the claim over. An owner on another host cannot be
-asked whether it lives: its claim stands until it, or the user, deletes the file.
+gone and the next run on the same host takes the claim over. An owner on another host shows that it
+lives by touching the file; its claim stands until it has not for ten minutes, by the clock of the
+file system, whatever those of the hosts say. A batch job that its cluster has begun again takes
+over at once what it held itself on the node that failed.
 """
 
 from __future__ import annotations
@@ -13,10 +15,12 @@ import fcntl
 import json
 import os
 import socket
+import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -24,6 +28,12 @@ from .errors import OutputBusy
 
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 _UNKNOWN = ("unknown host", 0)
+_JOB_NAMES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
+_BEAT_S = 30
+"""How often an owner touches its claim."""
+
+_EXPIRES_S = 600
+"""How old a claim of another host must be to be that of a dead one."""
 
 
 @contextmanager
@@ -38,13 +48,25 @@ def claim(path: Path) -> Iterator[None]:
     lock = path.parent / f".{path.name}.lock"
     while (descriptor := _take(lock)) is None:
         _break_if_dead(lock, path)
+    over = threading.Event()
+    heart = threading.Thread(target=_beat, args=(descriptor, over), daemon=True)
+    heart.start()
     try:
         _remove_strays(lock)
         yield
     finally:
+        over.set()
+        heart.join()
         if _is_same_file(descriptor, lock):
             lock.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def _beat(descriptor: int, over: threading.Event) -> None:
+    while not over.wait(_BEAT_S):
+        # Deleted with its folder, or the file system is gone: whoever writes will find out.
+        with suppress(OSError):
+            os.utime(descriptor)
 
 
 def _take(lock: Path) -> int | None:
@@ -95,7 +117,7 @@ def _take_without_links(lock: Path) -> int | None:
 
 def _locked_file(path: Path) -> int:
     descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o644)
-    owner = {"host": socket.gethostname(), "pid": os.getpid()}
+    owner = {"host": socket.gethostname(), "pid": os.getpid(), "job": _job()}
     os.write(descriptor, json.dumps(owner).encode())
     _lock(descriptor)
     return descriptor
@@ -119,8 +141,14 @@ def _break_if_dead(lock: Path, path: Path) -> None:
         return
     try:
         host, pid = _owner(descriptor)
-        locked = _lock(descriptor) if host == socket.gethostname() else False
+        is_here = host == socket.gethostname()
+        locked = _lock(descriptor) if is_here else False
         if not _is_same_file(descriptor, lock):
+            return
+        if not is_here and _is_given_up(descriptor, lock):
+            # Of those that see it dead on one host, or over NFS 4, one takes it away.
+            if _lock(descriptor) is not False and _is_same_file(descriptor, lock):
+                _put_aside(descriptor, lock)
             return
         if locked is True or (locked is None and not psutil.pid_exists(pid)):
             lock.unlink(missing_ok=True)
@@ -130,16 +158,55 @@ def _break_if_dead(lock: Path, path: Path) -> None:
     raise OutputBusy(
         f"another run is writing this (process {pid} on {host})",
         where=path,
-        remedy=f"Wait for it, or delete {lock} if that run is dead",
+        remedy=f"Wait for it, or delete {lock} if that run is dead; on another host it counts as "
+        f"dead {_EXPIRES_S // 60} minutes after its last sign of life",
     )
 
 
-def _owner(descriptor: int) -> tuple[str, int]:
+def _is_given_up(descriptor: int, lock: Path) -> bool:
+    """Whether an owner on another host is dead: this very job, begun again here, or long silent."""
+    job = _said(descriptor).get("job")
+    if job is not None and job == _job():
+        return True
+    probe = lock.parent / f"{lock.name}.{uuid.uuid4().hex[:12]}.now"
     try:
-        owner = json.loads(os.pread(descriptor, 4096, 0))
+        probe.touch()
+        # Both times are the file system's own.
+        return probe.stat().st_mtime - os.fstat(descriptor).st_mtime > _EXPIRES_S
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _put_aside(descriptor: int, lock: Path) -> None:
+    """Take a dead claim away; a living one that came in its place meanwhile is put back."""
+    aside = lock.parent / f"{lock.name}.{uuid.uuid4().hex[:12]}.dead"
+    with suppress(FileNotFoundError):
+        lock.rename(aside)
+        if not _is_same_file(descriptor, aside):
+            with suppress(FileExistsError):
+                os.link(aside, lock)
+        aside.unlink()
+
+
+def _job() -> str | None:
+    """The batch job that this process is part of."""
+    return next((os.environ[name] for name in _JOB_NAMES if os.environ.get(name)), None)
+
+
+def _owner(descriptor: int) -> tuple[str, int]:
+    owner = _said(descriptor)
+    try:
         return str(owner["host"]), int(owner["pid"])
     except (ValueError, KeyError, TypeError):
         return _UNKNOWN
+
+
+def _said(descriptor: int) -> dict[str, Any]:
+    try:
+        found = json.loads(os.pread(descriptor, 4096, 0))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _is_same_file(descriptor: int, lock: Path) -> bool:

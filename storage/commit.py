@@ -14,6 +14,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,9 +33,9 @@ from .files import (
 )
 
 __all__ = [
-    "Commit", "State", "claim", "file_identity", "is_done", "new_file", "new_product",
-    "product_key", "product_state", "read_commit", "require_commit", "sync_tree", "writable",
-    "write_bytes", "write_text",
+    "Commit", "NotMade", "State", "begin", "claim", "file_identity", "is_done", "looking",
+    "new_file", "new_product", "product_key", "product_state", "read_commit", "require_commit",
+    "sync_tree", "writable", "write_bytes", "write_text",
 ]  # fmt: skip
 
 RECORD = "commit.json"
@@ -42,6 +43,32 @@ FORMAT_VERSION = 1
 _SAMPLE_BYTES = 64 * 1024
 _SAMPLES = 16
 State = Literal["absent", "done", "stale", "damaged"]
+_only_looking: ContextVar[bool] = ContextVar("only_looking", default=False)
+
+
+class NotMade(Exception):
+    """Within :func:`looking`: this product would be made now."""
+
+
+def begin(path: Path) -> None:
+    """Say that something is about to be made: raises :class:`NotMade` within :func:`looking`."""
+    if _only_looking.get():
+        raise NotMade(path)
+
+
+@contextmanager
+def looking() -> Iterator[None]:
+    """Ask what a function would make, by calling it: within the block nothing is made.
+
+    What is done is found done, by the key that the function itself gives it. Where a product would
+    be made, :class:`NotMade` is raised in its place, and where another is in its way,
+    :class:`StaleProduct`, as ever.
+    """
+    token = _only_looking.set(True)
+    try:
+        yield
+    finally:
+        _only_looking.reset(token)
 
 
 def product_key(**parts: Any) -> str:
@@ -168,10 +195,10 @@ def is_done(path: Path, *, kind: str, key: str, overwrite: bool = False) -> bool
         What :func:`new_product` would refuse to replace is there.
     """
     _refuse_other(path, kind, key, overwrite)
-    try:
-        return product_state(path, key) == "done"
-    except BadProduct:
-        return False
+    if product_state(path, key) == "done":
+        return True
+    begin(path)
+    return False
 
 
 def require_commit(product: Path, kind: str) -> Commit:
@@ -231,6 +258,9 @@ def new_product(
     UnwritableOutput
         Permission denied, read-only or full file system.
     """
+    if _only_looking.get():
+        _refuse_other(path, kind, key, overwrite)
+        begin(path)
     with writable(path), claim(path):
         _refuse_other(path, kind, key, overwrite)
         partial = _partial(path, key if resume else uuid.uuid4().hex)

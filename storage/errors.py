@@ -262,3 +262,27 @@ class NoCluster(MicrotomeError):
     """The Dask scheduler that was named cannot be reached, or no worker is there, or left."""
 
     reason = "no_cluster"
+
+
+class TookTooLong(MicrotomeError):
+    """An item was not done in the time that it was given: a mount that hangs, a slide too large."""
+
+    reason = "timeout"
+
+
+class Quarantined(MicrotomeError):
+    """An item that killed its process, or hung, at every try; it is left alone until told."""
+
+    reason = "quarantined"
+
+
+class NotReady(MicrotomeError):
+    """A stage over all items, of which some failed that may yet be done."""
+
+    reason = "not_ready"
+
+
+class PlanError(MicrotomeError):
+    """A plan that cannot be used: an unknown key, a wrong value, a stage without its input."""
+
+    reason = "bad_plan"

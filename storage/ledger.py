@@ -31,6 +31,8 @@ class Entry:
         The message a human reads.
     seconds
         How long the item took.
+    stage
+        Of a run of several stages: which one; else empty.
     """
 
     item: str
@@ -39,6 +41,7 @@ class Entry:
     detail: str = ""
     seconds: float = 0.0
     time: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    stage: str = ""
 
 
 class Ledger:
@@ -53,7 +56,10 @@ class Ledger:
         self.entries.append(entry)
         if self.path is None:
             return
-        line = json.dumps(asdict(entry)) + "\n"
+        values = asdict(entry)
+        if not entry.stage:
+            del values["stage"]
+        line = json.dumps(values) + "\n"
         with writable(self.path), self.path.open("ab+") as file:
             # What a killed run left half written stays a line of its own.
             lead = b"" if _ends_with_newline(file) else b"\n"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .arrays import get_array, put_array
 from .commit import new_product, require_commit, write_text
-from .errors import BadProduct
+from .errors import BadProduct, MissingFile
 
 KIND = "predictions"
 TABLE = "predictions.csv"
@@ -188,9 +188,28 @@ def read_predictions(path: str | Path) -> list[SlidePrediction]:
         root: Any = zarr.open_group(path / SCORES, mode="r")
         return [_read(root[name]) for name in sorted(root.group_keys())]
     except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
-        raise BadProduct(
-            f"the predictions are damaged ({error})", where=path, remedy="Predict again"
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def read_prediction(path: Path, id_: str) -> SlidePrediction:
+    """Read what predictions say of one slide; raises as :func:`read_predictions`.
+
+    MissingFile also where they say nothing of it.
+    """
+    import zarr
+
+    require_commit(path, KIND)
+    try:
+        root: Any = zarr.open_group(path / SCORES, mode="r")
+        if id_ not in root:
+            raise MissingFile(f"{id_} was not predicted", where=path, remedy="Predict it too")
+        return _read(root[id_])
+    except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> BadProduct:
+    return BadProduct(f"the predictions are damaged ({error})", where=path, remedy="Predict again")
 
 
 def _read(group: Any) -> SlidePrediction:

@@ -165,6 +165,7 @@ def make_heatmap(
     detail_px: int | None = None,
     store: bool = False,
     opacity: float = OPACITY,
+    about: Mapping[str, str] | None = None,
 ) -> HeatmapProducts:
     """Write ``<id>.geojson.gz`` for QuPath and, with the slide at hand, ``<id>.heatmap.png``.
 
@@ -187,11 +188,13 @@ def make_heatmap(
         none.
     store
         Whether to write ``<id>.db`` too, for tiatoolbox and its viewer.
+    about
+        Further facts for the GeoJSON's metadata.
     """
     columns = measurements(prediction, quality)
     path = out / f"{prediction.id}.geojson.gz"
     top = top_regions(prediction)
-    export = export_qupath(prediction, path, columns=columns, crop=crop, regions=top)
+    export = export_qupath(prediction, path, columns=columns, crop=crop, about=about, regions=top)
     detailed = detail_px is not None and slide is not None
     if store:
         tiles = Tiles(prediction.coords_px, prediction.footprint_px, columns)

@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from ..engine.schedule import Skipped
 from ..storage.bag_records import bags_in
+from ..storage.bags import KIND as BAG
 from ..storage.bags import SUFFIX, Bag, read_bag
-from ..storage.commit import read_commit
+from ..storage.commit import begin, product_key, read_commit, require_commit
 from ..storage.errors import CohortError, InputError, MissingFile
 from ..storage.predictions import KIND, SlidePrediction, read_predictions
+from ..storage.qupath_check import read_metadata
 from .evaluation import some
 from .heatmap import HeatmapProducts, draw_heatmap
 
@@ -103,6 +106,47 @@ def draw_item(
     same = bag is not None and np.array_equal(bag.coords_px, prediction.coords_px)
     quality = bag.quality if bag is not None and same else None
     return prediction, draw_heatmap(prediction, out, quality=quality, **options)
+
+
+def draw_once(
+    item: HeatmapItem,
+    out: Path,
+    *,
+    crop: bool = True,
+    overlay: bool = True,
+    store: bool = False,
+    overwrite: bool = False,
+) -> HeatmapProducts | Skipped[Path]:
+    """As :func:`draw_item`; nothing is done where the same heatmap is there already.
+
+    Its key lies in the GeoJSON's metadata. An item without a model, but with a prediction.
+    """
+    assert item.prediction is not None
+    key = product_key(
+        kind="heatmap",
+        model=item.prediction.model,
+        bag=None if item.bag is None else require_commit(item.bag, BAG).key,
+        crop=crop,
+        overlay=overlay,
+        store=store,
+    )
+    geojson, picture = out / f"{item.id}.geojson.gz", out / f"{item.id}.heatmap.png"
+    has_picture = picture.is_file() or not overlay
+    if has_picture and geojson.is_file() and read_metadata(geojson).get("key") == key:
+        return Skipped(geojson)
+    begin(geojson)
+    # The picture comes last: with it there, and the key in the GeoJSON, both are of one drawing.
+    picture.unlink(missing_ok=True)
+    _, made = draw_item(
+        item,
+        out,
+        crop=crop,
+        overlay=overlay,
+        store=store,
+        overwrite=overwrite,
+        about={"key": key},
+    )
+    return made
 
 
 def predict(item: HeatmapItem, bag: Bag | None) -> SlidePrediction:

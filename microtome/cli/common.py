@@ -83,7 +83,7 @@ SlideMpp = Annotated[
 console = Console(stderr=True, highlight=False)
 """Messages and progress; results go to standard output."""
 
-_STYLE = {"done": "green", "skipped": "dim", "rejected": "yellow", "failed": "red"}
+STYLES = {"done": "green", "skipped": "dim", "rejected": "yellow", "failed": "red"}
 
 
 class MakeByDefault(TyperGroup):
@@ -172,7 +172,7 @@ def outcome_line(outcome: Outcome[R], say: Callable[[R], str] | None = None) -> 
     words = str(outcome.error) if outcome.error is not None else ""
     if outcome.value is not None and say is not None:
         words = say(outcome.value)
-    style = _STYLE[outcome.state]
+    style = STYLES[outcome.state]
     state = f"{outcome.state}({outcome.reason})" if outcome.reason else outcome.state
     return f"[{style}]{state}[/] {escape(outcome.item)}  {escape(words)}"
 

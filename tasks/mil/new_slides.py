@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ...storage.bags import KIND as BAG
 from ...storage.bags import read_bag
-from ...storage.commit import product_key, require_commit
-from ...storage.predictions import SlidePrediction, write_predictions
+from ...storage.commit import is_done, product_key, require_commit
+from ...storage.predictions import KIND, SlidePrediction, write_predictions
 from .store import MilModel
 
 
@@ -32,10 +32,21 @@ def write_new_predictions(
     StaleProduct
         Predictions of other bags or of another model are there and ``overwrite`` is false.
     """
-    key = product_key(
+    key = _key(model, bags)
+    about = {"what": "new slides", "model": model.key, "classes": model.card.classes}
+    write_predictions(out, predictions, key=key, about=about, overwrite=overwrite)
+
+
+def are_predicted(
+    out: Path, model: MilModel, bags: Sequence[Path], *, overwrite: bool = False
+) -> bool:
+    """Whether ``out`` has what a model says of these bags; raises as the writing of it would."""
+    return is_done(out, kind=KIND, key=_key(model, bags), overwrite=overwrite)
+
+
+def _key(model: MilModel, bags: Sequence[Path]) -> str:
+    return product_key(
         kind="mil-predictions",
         model=model.key,
         bags=sorted(require_commit(path, BAG).key for path in bags),
     )
-    about = {"what": "new slides", "model": model.key, "classes": model.card.classes}
-    write_predictions(out, predictions, key=key, about=about, overwrite=overwrite)

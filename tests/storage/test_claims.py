@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,49 @@ def test_a_claim_of_another_host_stands(tmp_path: Path) -> None:
     with pytest.raises(OutputBusy, match=r"elsewhere\.example.*delete"), claim(tmp_path / "x"):
         pass
     assert lock.exists()
+
+
+def elsewhere(lock: Path, *, silent_s: float, **more: str) -> None:
+    lock.write_text(json.dumps({"host": "elsewhere.example", "pid": 1, **more}))
+    now = lock.stat().st_mtime
+    os.utime(lock, (now, now - silent_s))
+
+
+def test_a_claim_of_another_host_expires_once_it_is_silent(tmp_path: Path) -> None:
+    elsewhere(tmp_path / ".x.lock", silent_s=claims._EXPIRES_S - 60)
+    with pytest.raises(OutputBusy, match="10 minutes"), claim(tmp_path / "x"):
+        pass
+    elsewhere(tmp_path / ".x.lock", silent_s=claims._EXPIRES_S + 60)
+    assert sorted(race(tmp_path / "x", 8)) == [False] * 7 + [True]
+    assert hidden(tmp_path) == []
+
+
+def test_a_living_owner_shows_that_it_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "_BEAT_S", 0.01)
+    lock = tmp_path / ".x.lock"
+    with claim(tmp_path / "x"):
+        os.utime(lock, (0, 0))
+        for _ in range(1000):
+            if lock.stat().st_mtime > 0:
+                break
+            time.sleep(0.01)
+        assert lock.stat().st_mtime > 0
+
+
+@pytest.mark.parametrize(("job", "is_free"), [("4711", True), ("4712", False)])
+def test_a_job_that_is_begun_again_elsewhere_takes_over_what_it_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str, is_free: bool
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    elsewhere(tmp_path / ".x.lock", silent_s=1, job=job)
+    if is_free:
+        with claim(tmp_path / "x"):
+            assert json.loads((tmp_path / ".x.lock").read_text())["job"] == "4711"
+    else:
+        with pytest.raises(OutputBusy), claim(tmp_path / "x"):
+            pass
 
 
 def race(path: Path, contenders: int) -> list[bool]:

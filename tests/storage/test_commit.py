@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from products import KEY, hidden, make
+from products import KEY, files_of, hidden, make
 
 from microtome.storage import files as storage_files
 from microtome.storage.commit import (
     RECORD,
+    NotMade,
     file_identity,
+    is_done,
+    looking,
     new_product,
     product_key,
     product_state,
@@ -345,3 +348,23 @@ def test_named_errors_survive_the_way_between_processes() -> None:
     back = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
     assert isinstance(back, MicrotomeError)
     assert (type(back), str(back), back.state) == (TruncatedFile, str(error), "rejected")
+
+
+def test_looking_finds_what_is_done_and_makes_nothing(tmp_path: Path) -> None:
+    with looking(), pytest.raises(NotMade):
+        make(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+    make(tmp_path / "a")
+    before = files_of(tmp_path)
+    with looking():
+        assert is_done(tmp_path / "a", kind="thing", key=KEY)
+        with pytest.raises(StaleProduct):
+            is_done(tmp_path / "a", kind="thing", key=product_key(input="b"))
+        with pytest.raises(StaleProduct):
+            make(tmp_path / "a", product_key(input="b"))
+        with pytest.raises(NotMade):
+            is_done(tmp_path / "a", kind="thing", key=product_key(input="b"), overwrite=True)
+        with pytest.raises(NotMade):
+            is_done(tmp_path / "b", kind="thing", key=KEY)
+    assert files_of(tmp_path) == before
+    assert not is_done(tmp_path / "b", kind="thing", key=KEY)

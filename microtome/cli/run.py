@@ -1,0 +1,308 @@
+"""``microtome run``: a whole cohort through its stages, by a plan."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from .common import STYLES, Cluster, Jobs, MakeByDefault, Overwrite, console, summary_line
+
+if TYPE_CHECKING:
+    from ..tasks.run.coordinate import Finished, Shard, Told
+    from ..tasks.run.plan import Plan
+
+STOPPED = 143
+"""Exit code of a run that was told to stop: 128 and the number of SIGTERM."""
+
+
+class Log(StrEnum):
+    """How ends of steps are told."""
+
+    AUTO = "auto"
+    PLAIN = "plain"
+    JSON = "json"
+
+
+PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan: TOML.")]
+Part = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="Only part I of N of the slides, counted from 1."),
+]
+LogForm = Annotated[
+    Log,
+    typer.Option(
+        "--log", help="auto: in colour in a terminal, else plain. json: one object a line."
+    ),
+]
+Deidentify = Annotated[
+    bool,
+    typer.Option(
+        "--deidentify", help="Put pseudonyms for patients, slides and files in lines and report."
+    ),
+]
+
+
+@dataclass(frozen=True)
+class _How:
+    """Where a run runs, and what it says of itself."""
+
+    jobs: int
+    cluster: str | None
+    log: Log
+    deidentify: bool
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = typer.Typer(name="run", cls=MakeByDefault, no_args_is_help=True)
+    group.callback()(run)
+    group.command()(make)
+    group.command()(retry)
+    group.command()(status)
+    group.command()(report)
+    app.add_typer(group)
+
+
+def run() -> None:
+    """Run a whole cohort through its stages, as a plan says; only what is not there yet.
+
+    [bold]microtome run plan.toml[/] is short for [bold]run make plan.toml[/].
+
+    Example: [bold]microtome run plan.toml --dry-run[/]
+
+    Example: [bold]microtome run plan.toml --jobs 8[/]
+    """
+
+
+def make(
+    plan: PlanFile,
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
+    shard: Part = None,
+    jobs: Jobs = 1,
+    cluster: Cluster = None,
+    overwrite: Overwrite = False,
+    log: LogForm = Log.AUTO,
+    deidentify: Deidentify = False,
+) -> None:
+    """Run a plan.
+
+    Writes below the plan's folder OUT: products of each stage; OUT/run with a ledger a run, and
+    logs of what was given up; OUT/run.html. Run it again after whatever happened: what is done
+    is not done again, and what was begun is resumed.
+
+    Ends with code 0 where all is done, 3 where items were rejected or failed, 143 where it was
+    told to stop.
+
+    Example: [bold]microtome run plan.toml --jobs 8[/]
+
+    Example, a task of a job array: [bold]microtome run plan.toml --shard 3/40[/]
+    """
+    from ..tasks.run.coordinate import Shard
+    from ..tasks.run.plan import read_plan
+
+    read, part = read_plan(plan), Shard.of(shard)
+    if dry_run:
+        _show_look(read, part, overwrite)
+        return
+    _run(read, part, _How(jobs, cluster, log, deidentify), overwrite=overwrite)
+
+
+def retry(
+    plan: PlanFile,
+    *,
+    shard: Part = None,
+    jobs: Jobs = 1,
+    cluster: Cluster = None,
+    overwrite: Overwrite = False,
+    log: LogForm = Log.AUTO,
+    deidentify: Deidentify = False,
+) -> None:
+    """Run a plan, and try again what was left alone because it killed its process, or hung.
+
+    Example: [bold]microtome run retry plan.toml[/]
+    """
+    from ..tasks.run.coordinate import Shard
+    from ..tasks.run.plan import read_plan
+
+    how = _How(jobs, cluster, log, deidentify)
+    _run(read_plan(plan), Shard.of(shard), how, overwrite=overwrite, is_retry=True)
+
+
+def status(plan: PlanFile) -> None:
+    """Say how every step ended last, with the reasons, and which were slow; also while it runs.
+
+    Ends with code 3 where items were rejected or failed.
+
+    Example: [bold]microtome run status plan.toml[/]
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..report.runs import STATES, counts_by_stage, slowest
+    from ..tasks.run.history import last_made, read_history
+    from ..tasks.run.plan import read_plan
+
+    out = read_plan(plan).out
+    ends = list(read_history(out).values())
+    table = Table("stage", *STATES, title=str(out))
+    for stage, counts in counts_by_stage(ends).items():
+        table.add_row(stage, *(str(counts[state]) for state in STATES))
+    screen = Console(highlight=False)
+    screen.print(table)
+    bad = [entry for entry in ends if entry.state in ("rejected", "failed")]
+    lines = [f"{e.state}({e.reason}) {e.stage} {e.item}  {e.detail}" for e in bad]
+    slow = [f"{e.seconds:.1f} s {e.stage} {e.item}" for e in slowest(list(last_made(out).values()))]
+    screen.print(*lines, *slow, sep="\n", soft_wrap=True, markup=False)
+    if bad:
+        raise typer.Exit(3)
+
+
+def report(
+    plan: PlanFile,
+    *,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="HTML file; OUT/run.html by default.")
+    ] = None,
+    deidentify: Deidentify = False,
+) -> None:
+    """Write the report of all runs of a plan so far.
+
+    Example: [bold]microtome run report plan.toml --deidentify -o for-others.html[/]
+    """
+    from ..tasks.run.plan import read_plan
+
+    read = read_plan(plan)
+    _write_report(read, out or read.out / "run.html", _hider(read, deidentify))
+
+
+def _run(plan: Plan, shard: Shard, how: _How, *, overwrite: bool, is_retry: bool = False) -> None:
+    from ..engine.schedule import open_pool
+    from ..tasks.run.coordinate import check_plan, run_plan
+    from ..tasks.run.stopping import HandedBack, stop_when_told
+
+    # What is wrong with the plan is said before processes are started.
+    check_plan(plan)
+    hide = _hider(plan, how.deidentify)
+    grace_s = plan.run.grace_s
+    finished = None
+
+    def on_stop() -> None:
+        typer.echo(f"told to stop: {grace_s:g} s to finish", err=True)
+
+    try:
+        with (
+            stop_when_told(grace_s, on_stop) as is_stopping,
+            open_pool(how.jobs, cluster=how.cluster) as pool,
+        ):
+            finished = run_plan(
+                plan,
+                pool=pool,
+                shard=shard,
+                overwrite=overwrite,
+                retry=is_retry,
+                is_stopping=is_stopping,
+                tell=_teller(how.log, hide),
+            )
+    except HandedBack:
+        typer.echo("what was in flight is handed back", err=True)
+    _end(plan, shard, finished, hide)
+
+
+def _end(plan: Plan, shard: Shard, finished: Finished | None, hide: Callable[[str], str]) -> None:
+    if finished is not None:
+        console.print(summary_line("run", finished.ledger))
+    if shard.is_whole:
+        _write_report(plan, plan.out / "run.html", hide)
+    if finished is None or finished.left:
+        console.print("not all was begun; run the same command again to go on")
+        raise typer.Exit(STOPPED)
+    raise typer.Exit(finished.ledger.exit_code)
+
+
+def _hider(plan: Plan, deidentify: bool) -> Callable[[str], str]:
+    from ..tasks.run.names import hider
+
+    return hider(plan) if deidentify else lambda text: text
+
+
+def _teller(log: Log, hide: Callable[[str], str]) -> Callable[[Told], None]:
+    """Prints one line an end: results of a run are its products, so lines go to standard error."""
+
+    def tell(told: Told) -> None:
+        entry = told.entry
+        state = f"{entry.state}({entry.reason})" if entry.reason else entry.state
+        item, words = hide(entry.item), hide(told.words)
+        if log is Log.JSON:
+            facts = {
+                "time": entry.time, "state": entry.state, "reason": entry.reason,
+                "stage": entry.stage, "item": item, "words": words,
+                "seconds": entry.seconds, "ended": told.ended, "total": told.total,
+            }  # fmt: skip
+            typer.echo(json.dumps(facts), err=True)
+            return
+        line = f"{entry.stage} {item}  {words}  [{told.ended}/{told.total}, {entry.seconds:.1f} s]"
+        if log is Log.AUTO and console.is_terminal:
+            console.print(f"[{STYLES[entry.state]}]{state}[/] {escape(line)}", soft_wrap=True)
+        else:
+            typer.echo(f"{entry.time} {state} {line}", err=True)
+
+    return tell
+
+
+def _write_report(plan: Plan, path: Path, hide: Callable[[str], str]) -> None:
+    from ..report import write_report
+    from ..report.runs import run_report
+    from ..tasks.run.history import last_made, read_history
+
+    made = run_report(
+        list(read_history(plan.out).values()),
+        list(last_made(plan.out).values()),
+        parameters={"output": hide(str(plan.out))},
+        hide=hide,
+    )
+    console.print(f"report: {write_report(made, path)}", soft_wrap=True)
+
+
+def _show_look(plan: Plan, shard: Shard, overwrite: bool) -> None:
+    """Print what would run: a line a step that is not fresh, then a table of the stages."""
+    from collections import Counter
+
+    from rich.console import Console
+    from rich.filesize import decimal
+    from rich.table import Table
+
+    from ..tasks.run.look import Look, costs, look_at
+
+    def tell(look: Look) -> None:
+        if look.seen != "fresh":
+            reason = f"({look.reason})" if look.reason else ""
+            words = f"{look.seen}{reason} {look.task.name}  {look.detail}"
+            typer.echo(words.rstrip())
+
+    looks = look_at(plan, shard, overwrite=overwrite, tell=tell)
+    seen = Counter((look.task.stage, look.seen) for look in looks)
+    table = Table("stage", "fresh", "to do", "stale", "other", "reads", "writes", "work")
+    for stage, cost in costs(plan, looks).items():
+        other = seen[stage, "in the way"] + seen[stage, "quarantined"]
+        table.add_row(
+            stage,
+            str(seen[stage, "fresh"]),
+            str(cost.to_make),
+            str(seen[stage, "stale"]),
+            str(other),
+            decimal(cost.read_bytes),
+            "?" if cost.write_bytes is None else f"~{decimal(cost.write_bytes)}",
+            "?" if cost.seconds is None else f"~{cost.seconds:,.0f} s",
+        )
+    Console(highlight=False).print(table)
+    typer.echo("writes and work: by what the same stage did of slides that are done; ? where none")

@@ -1,0 +1,1 @@
+"""A whole cohort through all its stages, by a plan: ``microtome run plan.toml``."""
