@@ -127,11 +127,23 @@ def train_camel(
             "instances along a side": enrichment.grid,
             "squares along a side": enriched.squares.labels.shape[1],
             "positive instances": int(enriched.labels.sum()),
+            **_found(enriched),
         }
         card = segmenter.card.model_copy(update={"training": training})
         save_segmenter(model, replace(segmenter, card=card, key=key), overwrite=overwrite)
         shutil.rmtree(work)
     return made
+
+
+def _found(enriched: Enriched) -> dict[str, float | str]:
+    """What robust mode found and chose, for the card."""
+    said: dict[str, float | str] = {}
+    for entry in enriched.history:
+        if entry.get("chosen"):
+            said["labelled by"] = str(entry["candidate"])
+        if isinstance(share := entry.get("positive_share"), float):
+            said["estimated share of positive instances"] = round(share, 4)
+    return said
 
 
 def certainty(squares: Squares) -> NDArray[np.float32]:

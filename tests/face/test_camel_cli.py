@@ -103,6 +103,10 @@ def test_the_model_says_what_it_was_made_of(trained):
     card = load_segmenter(trained / "model").card
     assert (card.mpp, card.side_px, card.classes) == (2.0, 64, ("normal", "lesion"))
     assert card.training["enrichment"] == "robust"
+    assert card.training["labelled by"] in {"image label", "naive", "adaptive", "faithful"}
+    # Of the instances of positive images, one of sixteen at least.
+    assert 1 / 16 <= float(card.training["estimated share of positive instances"]) <= 1
+    assert card.training["squares along a side"] == 8
     assert 0 < int(card.training["positive images"]) < int(card.training["images"])
     assert [entry.state for entry in read_ledger(trained / "ledger.jsonl")] == ["done"]
     assert check_geojson(trained / "labels" / f"{SLIDE}.geojson.gz") == []
