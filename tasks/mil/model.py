@@ -14,6 +14,8 @@ from .heads import Kind, held, losses_of, said_of
 
 PIECE = 8192
 """Instances that are standardised and embedded at once."""
+KEPT = 256 * 2**20
+"""Bytes of features that are kept standardised for the way back; of more they are made again."""
 CACHED = 512
 """The same on a CPU, within a piece: few enough to stay in a core's cache."""
 
@@ -107,22 +109,22 @@ class BagModel(nn.Module, ABC):
         """Standardise and embed features [n, d]: float [n, width].
 
         In pieces of :data:`PIECE` instances, so that beside the bag itself only what is ``width``
-        wide, not what is d wide, grows with n. Where gradients are asked for, each piece is
-        standardised and embedded again on the way back (checkpointing).
+        wide, not what is d wide, grows with n. Where gradients are asked for, the standardised
+        features of up to :data:`KEPT` bytes are kept; beyond that, each piece is standardised and
+        embedded again on the way back (checkpointing).
         """
-        if len(features) <= PIECE:
-            return self._embedded(features)
         pieces = torch.split(features, PIECE)
-        if not torch.is_grad_enabled():
-            return torch.cat([self._embedded(piece) for piece in pieces])
-        return torch.cat([checkpoint(self._embedded, p, use_reentrant=False) for p in pieces])
+        small = features.numel() * features.element_size() <= KEPT
+        if small or len(pieces) == 1 or not torch.is_grad_enabled():
+            return joined([self._embedded(piece) for piece in pieces])
+        return joined([checkpoint(self._embedded, p, use_reentrant=False) for p in pieces])
 
     def _embedded(self, features: Tensor) -> Tensor:
         # Standardising is bound by memory: from there it would take longer than embedding.
         size = CACHED if features.device.type == "cpu" else PIECE
         parts = torch.split(features, size)
         embedded = [self.embed((part - self.mean).div_(self.deviation)) for part in parts]
-        return embedded[0] if len(embedded) == 1 else torch.cat(embedded)
+        return joined(embedded)
 
     @abstractmethod
     def aggregate(self, embedded: Tensor, sizes: Sequence[int]) -> BagOutput:
@@ -156,6 +158,11 @@ class BagModel(nn.Module, ABC):
     def evidence_of(self, parts: Tensor, sizes: Sequence[int]) -> Tensor:
         """See :func:`evidence_of_parts`; outputs that exclude each other are seen relatively."""
         return evidence_of_parts(parts, sizes, relative=self.kind == "classes")
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """Parts [n_i, ...] one after the other; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 def by_bag(values: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:

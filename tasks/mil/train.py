@@ -20,7 +20,7 @@ from .acmil import AttentionChallenging
 from .clam import ClamMB, ClamSB
 from .dsmil import DualStream
 from .dtfd import DoubleTier
-from .model import BagModel, Shape
+from .model import BagModel, Shape, joined
 from .names import Kind, ModelName
 from .pooling import MaxPooling, MeanPooling
 from .prototype import Prototypes
@@ -215,7 +215,7 @@ class _Data:
         seen = [some_instances(self.bags[i], self.unseen) for i in rows]
         chosen = torch.from_numpy(rows)
         sizes = [len(bag) for bag in seen]
-        return self._mean(model.losses(_joined(seen), sizes, self.target[chosen]), chosen)
+        return self._mean(model.losses(joined(seen), sizes, self.target[chosen]), chosen)
 
     def mean_loss(self, model: BagModel, rows: NDArray[np.int64]) -> float:
         """Loss of what is said of bags, whatever else training makes smaller.
@@ -237,11 +237,6 @@ class _Data:
     def _mean(self, losses: Tensor, rows: Tensor) -> Tensor:
         # Divided by bags, not by weights, which would undo the weights in small batches.
         return (losses * self.weight[rows]).mean()
-
-
-def _joined(bags: Sequence[Tensor]) -> Tensor:
-    """Bags one after the other; a single one is not copied, as it may be large."""
-    return bags[0] if len(bags) == 1 else torch.cat(list(bags))
 
 
 def some_instances(bag: Tensor, unseen: float) -> Tensor:

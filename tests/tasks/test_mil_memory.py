@@ -20,13 +20,15 @@ def test_gradients_in_pieces_are_those_of_the_whole(
     torch.manual_seed(0)
     model = new_model(TrainOptions(model=name, width=6, n_gates=4, dropout=0.0), 7, 2).eval()
     bag, found = torch.randn(50, 7), []
-    for piece in (50, 11):
+    for piece, kept in ((50, 0), (11, 0), (11, models.KEPT)):
         monkeypatch.setattr(models, "PIECE", piece)
+        monkeypatch.setattr(models, "KEPT", kept)
         model.zero_grad()
         model.losses(bag, [30, 20], torch.tensor([0, 1])).sum().backward()
         found.append([weight.grad.clone() for weight in model.parameters()])
-    for whole, pieces in zip(*found, strict=True):
-        torch.testing.assert_close(pieces, whole, atol=1e-5, rtol=1e-4)
+    for whole, *others in zip(*found, strict=True):
+        for pieces in others:
+            torch.testing.assert_close(pieces, whole, atol=1e-5, rtol=1e-4)
 
 
 def kept_for_gradients(n: int, d: int) -> int:
@@ -49,7 +51,11 @@ def kept_for_gradients(n: int, d: int) -> int:
     return sum(kept.values())
 
 
-def test_what_gradients_need_grows_with_instances_and_not_with_features() -> None:
+def test_what_gradients_need_grows_with_instances_and_not_with_features(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """But for what is kept of small bags, which would be made again for nothing."""
+    monkeypatch.setattr(models, "KEPT", 0)
     once, twice = kept_for_gradients(20_000, 64), kept_for_gradients(40_000, 64)
     assert twice == pytest.approx(2 * once, rel=0.05)
     assert kept_for_gradients(20_000, 512) == pytest.approx(once, rel=0.05)
