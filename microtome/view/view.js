@@ -15,12 +15,12 @@ function element(name, properties = {}, ...children) {
 
 function colour([, red, green, blue]) { return `rgb(${red} ${green} ${blue})`; }
 
-function source(slide, layer) {
+function source(slide, layer, number) {
   return {
     width: slide.width, height: slide.height, tileSize: slide.tile_px, tileOverlap: 0, minLevel: 0, maxLevel: slide.last,
     // Maps are drawn over whatever stands under them, so their tiles must not be taken for opaque.
     hasTransparency: () => layer > 0,
-    getTileUrl: (level, x, y) => `/tiles/${current}/${layer}/${level}/${x}_${y}`,
+    getTileUrl: (level, x, y) => `/tiles/${number}/${layer}/${level}/${x}_${y}`,
   };
 }
 
@@ -44,7 +44,7 @@ async function show(number) {
   at("facts").textContent = size + (shown.mpp ? `, ${shown.mpp.toPrecision(4)} µm/px` : ", pixel size not known");
   shown.layers.forEach((layer, place) => {
     const opacity = place ? 0.6 : 1, visible = place < 2;
-    viewer.addTiledImage({ tileSource: source(shown, place), index: place, opacity: visible ? opacity : 0 });
+    viewer.addTiledImage({ tileSource: source(shown, place, number), index: place, opacity: visible ? opacity : 0 });
     at("layers").append(control(layer, place, opacity, visible));
   });
   location.hash = encodeURIComponent(slides[number].id);

@@ -176,10 +176,16 @@ def test_the_wheel_scrolls_the_page_until_a_picture_is_chosen(page):
     assert zoom == pytest.approx(page.run("[...viewersOf.values()][0][0].viewport.getHomeZoom()"))
 
 
-def test_it_prints_with_its_pictures_and_without_its_tools(page):
-    data = page.printed()
-    assert data.startswith(b"%PDF")
-    assert data.count(b"/Subtype /Image") >= 2
+def test_on_paper_the_heatmap_stands_where_the_viewer_was(page):
+    page.show_as("print")
+    heat = page.picture("#panel-0 .frame:nth-child(2) svg").astype(int)
+    tools = page.run("getComputedStyle(document.querySelector('.tools')).display")
+    page.show_as("screen")
+    truth = expected(heat.shape[:2])
+    yellow = heat[..., 0] - heat[..., 2] > 20
+    assert yellow[truth].mean() > 0.97
+    assert yellow[~truth].mean() < 0.02
+    assert tools == "none"
 
 
 def test_a_page_of_one_slide_shows_its_tiles(report):

@@ -106,9 +106,9 @@ class Page:
         data = base64.b64decode(self._call("Page.captureScreenshot", **options)["data"])
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
-    def printed(self) -> bytes:
-        """The page as PDF."""
-        return base64.b64decode(self._call("Page.printToPDF", printBackground=True)["data"])
+    def show_as(self, medium: str) -> None:
+        """Lay the page out for ``print``, or for ``screen`` again."""
+        self._call("Emulation.setEmulatedMedia", media=medium)
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._number += 1
