@@ -19,6 +19,8 @@ from ..storage.connectomes import Connectome, ConnectomeCohort, read_connectomes
 from ..storage.errors import BadConnectome
 from ..storage.files import write_text
 from .communities import louvain
+from .effects import group_effect
+from .enhancement import threshold_free_statistic
 from .matrices import Array, edges_of, networks_of
 from .people import Columns, People, read_people
 from .plots import plot_connectome
@@ -36,10 +38,11 @@ from .statistics import (
 
 KIND = "group comparison"
 RESULTS = "results.json"
-_METHOD = 1
+_METHOD = 2
 """Counts up when the same request gives other results."""
+_RESAMPLES = 1000
 
-Method = Literal["nbs", "fdr", "max"]
+Method = Literal["nbs", "tfnbs", "fdr", "max"]
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,9 @@ class Request:
     columns
         See :class:`.people.Columns`.
     method
-        ``nbs``: networks of edges; ``fdr``: single edges, Benjamini-Hochberg; ``max``: single
-        edges, corrected by the largest statistic of each permutation.
+        ``nbs``: networks of edges; ``tfnbs``: single edges by what hangs together with them, with
+        no threshold; ``fdr``: single edges, Benjamini-Hochberg; ``max``: single edges, corrected by
+        the largest statistic of each permutation.
     threshold, size, tail, permutations
         See :mod:`.statistics`; the threshold is of the t (or F), for ``nbs``.
     alpha
@@ -139,6 +143,11 @@ def compare(request: Request) -> Comparison:
             corrected = false_discovery_rate(p)
         case "max":
             corrected = family_wise_p(values, design, n_permutations=n, tail=tail, seed=seed)
+        case "tfnbs":
+            enhanced = threshold_free_statistic(
+                people.networks, design, n_permutations=n, tail=tail, seed=seed
+            )
+            corrected = edges_of(enhanced.p[None])[0]
         case "nbs":
             found = network_based_statistic(
                 people.networks,
@@ -237,6 +246,7 @@ def _edge_rows(found: Comparison) -> list[dict[str, Any]]:
         "p_corrected": found.corrected,
         "partial_correlation": found.effect,
         **means,
+        **_sizes(found, values, labels),
     }
     order = np.lexsort((-np.abs(found.statistics), found.corrected))
     return [
@@ -248,6 +258,23 @@ def _edge_rows(found: Comparison) -> list[dict[str, Any]]:
         }
         for e in order
     ]
+
+
+def _sizes(
+    found: Comparison, values: Array, labels: NDArray[np.str_]
+) -> dict[str, NDArray[np.float64]]:
+    """Hedges' g with its bootstrap interval, covariates not accounted for; of two groups only."""
+    groups = found.people.groups
+    if len(groups) != 2 or min(found.people.labels.count(group) for group in groups) < 2:
+        return {}
+    effect = group_effect(
+        values, labels == groups[1], n_resamples=_RESAMPLES, seed=found.request.seed
+    )
+    return {
+        "hedges_g": effect.hedges_g,
+        "hedges_g_low": effect.hedges_g_low,
+        "hedges_g_high": effect.hedges_g_high,
+    }
 
 
 def _csv(rows: Sequence[Mapping[str, Any]], header: Sequence[str] = ()) -> str:

@@ -68,7 +68,12 @@ class Design:
         return len(self) - self.q - int(np.linalg.matrix_rank(self.nuisance))
 
     @classmethod
-    def between(cls, groups: ArrayLike, covariates: ArrayLike | None = None) -> Design:
+    def between(
+        cls,
+        groups: ArrayLike,
+        covariates: ArrayLike | None = None,
+        blocks: ArrayLike | None = None,
+    ) -> Design:
         """Compare groups of people: two give a t (second minus first, sorted), more an F.
 
         Parameters
@@ -77,17 +82,29 @@ class Design:
             [s] labels.
         covariates
             [s, c] numbers.
+        blocks
+            [s] labels: people are exchanged with those of their own block only, as of one site or
+            scanner. That they differ in level has to be a covariate besides.
         """
         names, number = np.unique(np.asarray(groups), return_inverse=True)
         if len(names) < 2:
             raise CohortError("two groups are needed to compare")
-        return cls(np.eye(len(names))[number][:, 1:], _nuisance(covariates, len(number)))
+        tested = np.eye(len(names))[number][:, 1:]
+        return cls(tested, _nuisance(covariates, len(number)), _numbers(blocks))
 
     @classmethod
-    def along(cls, variable: ArrayLike, covariates: ArrayLike | None = None) -> Design:
-        """Relate values to a number for each person, such as age or a score: [s]."""
+    def along(
+        cls,
+        variable: ArrayLike,
+        covariates: ArrayLike | None = None,
+        blocks: ArrayLike | None = None,
+    ) -> Design:
+        """Relate values to a number for each person, such as age or a score: [s].
+
+        The other parameters are those of :meth:`between`.
+        """
         column = np.asarray(variable, np.float64)
-        return cls(column[:, None], _nuisance(covariates, len(column)))
+        return cls(column[:, None], _nuisance(covariates, len(column)), _numbers(blocks))
 
     @classmethod
     def paired(cls, conditions: ArrayLike, people: ArrayLike) -> Design:
@@ -117,6 +134,12 @@ class Design:
             np.eye(person.max() + 1)[person],
             person.astype(np.int64),
         )
+
+
+def _numbers(labels: ArrayLike | None) -> NDArray[np.int64] | None:
+    if labels is None:
+        return None
+    return np.asarray(np.unique(np.asarray(labels), return_inverse=True)[1], np.int64)
 
 
 def _nuisance(covariates: ArrayLike | None, n: int) -> Array:

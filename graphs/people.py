@@ -22,9 +22,10 @@ class Columns:
 
     Attributes
     ----------
-    group, subject, covariates, person
+    group, subject, covariates, person, blocks
         Names of columns. Words among covariates become one regressor for each but the first. The
-        networks of a person with several rows are averaged.
+        networks of a person with several rows are averaged. People are exchanged within their block
+        only, as of one site or family.
     groups
         Labels to compare, in this order: the second minus the first. All by default, sorted.
     drop_missing
@@ -35,13 +36,14 @@ class Columns:
     subject: str = "subject"
     covariates: tuple[str, ...] = ()
     person: str | None = None
+    blocks: str | None = None
     groups: tuple[str, ...] = ()
     drop_missing: bool = False
 
     @property
     def needed(self) -> tuple[str, ...]:
         """Columns that each subject must have a value in."""
-        own = (self.group, *self.covariates, self.person)
+        own = (self.group, *self.covariates, self.person, self.blocks)
         return tuple(name for name in own if name is not None)
 
 
@@ -55,12 +57,13 @@ class People:
     groups: tuple[str, ...]
     covariates: Array
     excluded: Mapping[str, str] = field(default_factory=dict)
+    blocks: tuple[str, ...] = ()
 
     @property
     def design(self) -> Design:
         """The linear model, groups in the order asked for."""
         number = np.array([self.groups.index(label) for label in self.labels])
-        return Design.between(number, self.covariates)
+        return Design.between(number, self.covariates, self.blocks or None)
 
 
 def read_people(table: Path, cohort: ConnectomeCohort, columns: Columns) -> People:
@@ -109,6 +112,7 @@ def read_people(table: Path, cohort: ConnectomeCohort, columns: Columns) -> Peop
         groups,
         coded.reshape(len(kept), -1),
         excluded,
+        () if columns.blocks is None else tuple(rows[s][columns.blocks] for s in kept),
     )
     if columns.person is None:
         _refuse_sessions(whole.names)
@@ -131,16 +135,23 @@ def _averaged(people: People, person: Sequence[str]) -> People:
     names, number = np.unique(np.array(person), return_inverse=True)
     mean = np.eye(len(names))[:, number]
     mean /= mean.sum(axis=1, keepdims=True)
-    labels = []
-    for i, name in enumerate(names):
-        own = {people.labels[row] for row in np.flatnonzero(number == i)}
-        if len(own) > 1:
-            raise CohortError(f"{name} is in several groups: {', '.join(sorted(own))}")
-        labels.append(own.pop())
+
+    def one_each(words: tuple[str, ...], what: str) -> tuple[str, ...]:
+        if not words:
+            return ()
+        found = []
+        for i, name in enumerate(names):
+            own = {words[row] for row in np.flatnonzero(number == i)}
+            if len(own) > 1:
+                raise CohortError(f"{name} is in several {what}: {', '.join(sorted(own))}")
+            found.append(own.pop())
+        return tuple(found)
+
     return replace(
         people,
         names=tuple(str(name) for name in names),
         networks=np.tensordot(mean, people.networks, 1),
-        labels=tuple(labels),
+        labels=one_each(people.labels, "groups"),
+        blocks=one_each(people.blocks, "blocks"),
         covariates=mean @ people.covariates,
     )

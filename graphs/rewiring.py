@@ -181,6 +181,46 @@ def _largest_components(
     return largest
 
 
+def _root(parent: Index, i: int) -> int:
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
+    return i
+
+
+root: Callable[..., int] = njit(cache=True)(_root)
+
+
+def _enhance(  # noqa: PLR0917
+    statistics: Array,
+    rows: Index,
+    columns: Index,
+    n: int,
+    exponents: tuple[float, float],
+    step: float,
+) -> Array:
+    """For each row of statistics [m, e], threshold-free scores: components grow as h falls."""
+    scores = np.zeros(statistics.shape)
+    extent, height = exponents
+    for m in range(len(statistics)):
+        order = np.argsort(-statistics[m])
+        parent, size, last = np.arange(n), np.zeros(n), 0
+        for k in range(int(statistics[m].max() / step), 0, -1):
+            h = k * step
+            while last < len(order) and statistics[m, order[last]] >= h:
+                i, j = root(parent, rows[order[last]]), root(parent, columns[order[last]])
+                if i != j:
+                    parent[j] = i
+                    size[i] += size[j]
+                size[i] += 1.0
+                last += 1
+            worth = h**height * step
+            for e in order[:last]:
+                scores[m, e] += size[root(parent, rows[e])] ** extent * worth
+    return scores
+
+
+enhance: Callable[..., Array] = njit(cache=True)(_enhance)
 swap_undirected: Callable[..., int] = njit(cache=True)(_swap_undirected)
 swap_directed: Callable[..., int] = njit(cache=True)(_swap_directed)
 swap_within_bins: Callable[..., int] = njit(cache=True)(_swap_within_bins)

@@ -4,7 +4,7 @@ A :class:`.design.Design` says what is tested and what is only accounted for. Ev
 values [s, e], a row for each subject and a column for each edge (:func:`.matrices.edges_of`);
 nothing is assumed about which edges are near each other except by the network-based statistic.
 
-Not done: mixed models, unequal variances, variance groups, threshold-free enhancement.
+Without a threshold: :mod:`.enhancement`. Not done: mixed models, unequal variances.
 """
 
 from __future__ import annotations
@@ -250,7 +250,7 @@ def network_based_statistic(
     null = np.concatenate(
         [
             _largest(_directed(found, tail) - threshold, n_regions, size)
-            for found in _in_batches(values, design, n_permutations, seed)
+            for found in in_batches(values, design, n_permutations, seed)
         ]
     )
     statistics = edge_statistics(values, design)
@@ -288,13 +288,14 @@ def family_wise_p(
     _refuse_tail(design, tail)
     observed = _directed(edge_statistics(values, design), tail)
     count = np.ones(len(observed))
-    for found in _in_batches(np.asarray(values, np.float64), design, n_permutations, seed):
+    for found in in_batches(np.asarray(values, np.float64), design, n_permutations, seed):
         largest = np.sort(_directed(found, tail).max(axis=1))
         count += len(largest) - np.searchsorted(largest, observed - 1e-12 * np.abs(observed))
     return np.asarray(count / (1 + n_permutations), np.float64)
 
 
-def _in_batches(values: Array, design: Design, n: int, seed: int) -> Iterator[Array]:
+def in_batches(values: Array, design: Design, n: int, seed: int) -> Iterator[Array]:
+    """Statistics of n permutations, so many at a time: float64 [m, e]."""
     model = _Model.of(values, design)
     orders = permutations(design, n, seed=seed)
     width = values.shape[1] * (design.q + model.nuisance.shape[1] + 2)
@@ -320,6 +321,12 @@ def _directed(statistics: Array, tail: Tail) -> Array:
             return statistics
         case "less":
             return -statistics
+
+
+def directed_statistics(statistics: Array, design: Design, tail: Tail) -> Array:
+    """Statistics, larger where they speak more for what is asked; an F has one tail only."""
+    _refuse_tail(design, tail)
+    return _directed(statistics, tail)
 
 
 def _refuse_tail(design: Design, tail: Tail) -> None:

@@ -29,6 +29,7 @@ class Method(StrEnum):
     """What is corrected for."""
 
     NBS = "nbs"
+    TFNBS = "tfnbs"
     FDR = "fdr"
     MAX = "max"
 
@@ -71,10 +72,15 @@ def compare(
         str | None,
         typer.Option(help="Column of the person; several networks of a person are averaged."),
     ] = None,
+    blocks: Annotated[
+        str | None,
+        typer.Option(help="Column of blocks, as site or family: people are exchanged within them."),
+    ] = None,
     method: Annotated[
         Method,
         typer.Option(
-            help="nbs: networks of edges. fdr: single edges, false discovery rate. max: single "
+            help="nbs: networks of edges. tfnbs: edges by what hangs together with them, without a "
+            "threshold. fdr: single edges, false discovery rate. max: single "
             "edges, family-wise error by permutation."
         ),
     ] = Method.NBS,
@@ -119,7 +125,9 @@ def compare(
     request = Request(
         cohort,
         table,
-        Columns(group, subject, names_in(covariates), person, names_in(groups), drop_missing),
+        Columns(
+            group, subject, names_in(covariates), person, blocks, names_in(groups), drop_missing
+        ),
         method=method.value,
         threshold=threshold,
         size=size.value,

@@ -56,7 +56,7 @@ def options(folder, *more):
 
 def test_planted_edges_are_found_with_covariates_and_kept_as_a_product(study, tmp_path):
     folder, made = study
-    asked = options(folder, "--covariates", "age,site", "--permutations", 500)
+    asked = options(folder, "--covariates", "age,site", "--blocks", "site", "--permutations", 500)
     shown = call("compare", *asked, "-o", tmp_path / "dx")
     assert "control (15), patient (15)" in shown
     edges = rows_of(tmp_path / "dx" / "edges.csv")
@@ -81,7 +81,7 @@ def test_planted_edges_are_found_with_covariates_and_kept_as_a_product(study, tm
         call("compare", *asked, "--seed", 1, "-o", tmp_path / "dx")
 
 
-@pytest.mark.parametrize("method", ["fdr", "max"])
+@pytest.mark.parametrize("method", ["fdr", "max", "tfnbs"])
 def test_single_edges_are_tested_and_the_order_of_groups_is_the_users(study, tmp_path, method):
     folder, made = study
     asked = options(folder, "--method", method, "--permutations", 300)
@@ -90,6 +90,9 @@ def test_single_edges_are_tested_and_the_order_of_groups_is_the_users(study, tmp
     hits = [e for e in edges if float(e["p_corrected"]) <= 0.05]
     assert hits
     assert all(float(e["t"]) < 0 for e in hits)
+    for e in hits:
+        low, g, high = (float(e[f"hedges_g{end}"]) for end in ("_low", "", "_high"))
+        assert low < g < high < 0
     regions = {made.regions[r] for r in made.planted_regions}
     assert sum({e["region_a"], e["region_b"]} <= regions for e in hits) >= 0.8 * len(hits)
 
