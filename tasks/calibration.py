@@ -48,6 +48,26 @@ def by_temperature(labels: ArrayLike, probabilities: ArrayLike) -> Calibrator:
     return lambda p: 1 / (1 + np.exp(-_logit(p) / t))
 
 
+def platt_targets(labels: ArrayLike) -> Values:
+    """Labels [n] of 0 and 1 as probabilities that few rows allow: never quite 0 nor 1.
+
+    References
+    ----------
+    Platt (1999), Probabilistic outputs for support vector machines, section 2.2.
+    """
+    y = np.asarray(labels) == 1
+    return np.asarray(np.where(y, (y.sum() + 1) / (y.sum() + 2), 1 / ((~y).sum() + 2)), np.float64)
+
+
+def tempered(probabilities: ArrayLike, t: float) -> Values:
+    r"""Change probabilities [..., c] by a temperature: :math:`p_c^{1/T}`, made to sum to 1.
+
+    Of two classes the same as :math:`\mathrm{sigm}(\mathrm{logit}(p) / T)`.
+    """
+    raised = np.clip(np.asarray(probabilities, np.float64), _EDGE, 1) ** (1 / t)
+    return np.asarray(raised / raised.sum(-1, keepdims=True), np.float64)
+
+
 def by_isotonic(labels: ArrayLike, probabilities: ArrayLike) -> Calibrator:
     """Fit the closest function that never falls; wants more rows than a temperature.
 

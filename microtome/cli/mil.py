@@ -232,6 +232,12 @@ def predict(
     bags: Bags,
     *,
     out: Out,
+    calibrated: Annotated[
+        bool,
+        typer.Option(
+            "--calibrated", help="Change probabilities of two classes by the model's temperature."
+        ),
+    ] = False,
     device: Device = "cpu",
     overwrite: Overwrite = False,
 ) -> None:
@@ -249,6 +255,8 @@ def predict(
     from ..tasks.mil.store import load_model
 
     loaded = load_model(model)
+    if calibrated:
+        loaded.require_temperature()
     paths = bags_in(bags)
 
     def say(found: SlidePrediction) -> str:
@@ -257,11 +265,11 @@ def predict(
         named = f"{found.predicted or 'no label'}, {said}" if words else said
         return f"{named}, {len(found):,} tiles"
 
-    work = partial(predict_file, model=loaded, device=device)
+    work = partial(predict_file, model=loaded, device=device, calibrated=calibrated)
     outcomes = run_with_progress("mil predict", paths, work, name=bag_id, say=say)
     found = [outcome.value for outcome in outcomes if outcome.value is not None]
     done = [path for path, o in zip(paths, outcomes, strict=True) if o.value is not None]
     if found:
-        write_new_predictions(out, loaded, done, found, overwrite=overwrite)
+        write_new_predictions(out, loaded, done, found, calibrated=calibrated, overwrite=overwrite)
         console.print(f"{out}")
     exit_unless_all_done(outcomes)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from ...storage.bags import Bag
@@ -14,6 +15,7 @@ from ...storage.commit import new_product, require_commit, write_text
 from ...storage.errors import BadModel, BadProduct
 from ...storage.installed import installed_version
 from ...storage.predictions import SlidePrediction
+from ..calibration import tempered
 from .model import BagModel
 from .names import MODELS, Kind
 from .predict import predict_bag, slide_prediction
@@ -68,6 +70,9 @@ class ModelCard(BaseModel):
         As in :class:`~microtome.tasks.mil.train.TrainOptions`.
     classes
         In the order of the outputs; names of labels or of the value where ``kind`` is another.
+    temperature
+        What makes probabilities of two classes mean what they say: fitted on the out-of-fold
+        probabilities of models made in the same way. None of anything else.
     kind
         What is predicted, see :data:`~microtome.tasks.mil.names.Kind`.
     training
@@ -90,6 +95,7 @@ class ModelCard(BaseModel):
     metrics: dict[str, dict[str, float]]
     limits: tuple[str, ...]
     kind: Kind = "classes"
+    temperature: float | None = None
 
 
 @dataclass(frozen=True)
@@ -111,14 +117,26 @@ class MilModel:
     key: str
 
     def predict(
-        self, bag: Bag, *, device: str = "cpu", label: str | None = None, patient: str | None = None
+        self,
+        bag: Bag,
+        *,
+        device: str = "cpu",
+        label: str | None = None,
+        patient: str | None = None,
+        calibrated: bool = False,
     ) -> SlidePrediction:
         """Predict a slide from its bag.
+
+        Parameters
+        ----------
+        calibrated
+            Change the slide's probabilities by the card's temperature; scores of tiles stay.
 
         Raises
         ------
         BadModel
-            The bag was made in another way than those that the model was trained on.
+            The bag was made in another way than those that the model was trained on; or the card
+            has no temperature to calibrate by.
         """
         difference = self.card.needs.difference(bag)
         if difference is not None:
@@ -130,6 +148,9 @@ class MilModel:
         if not len(bag):
             raise BadProduct("the bag has no tiles", where=bag.id)
         said = predict_bag(self.members, bag.features, device=device)
+        if calibrated:
+            outputs = tempered(said.outputs, self.require_temperature())
+            said = replace(said, outputs=outputs.astype(np.float32))
         return slide_prediction(
             bag,
             said,
@@ -139,6 +160,15 @@ class MilModel:
             label=label,
             patient=patient,
         )
+
+    def require_temperature(self) -> float:
+        """The card's temperature; raises BadModel where it has none."""
+        if self.card.temperature is None:
+            raise BadModel(
+                "the model has no temperature to calibrate by",
+                remedy="Models of two classes have one; train one of an earlier version again",
+            )
+        return self.card.temperature
 
 
 def _recipe(needs: BagNeeds) -> str:
@@ -155,6 +185,7 @@ def new_card(
     metrics: Mapping[str, Mapping[str, float]],
     limits: Sequence[str],
     kind: Kind = "classes",
+    temperature: float | None = None,
 ) -> ModelCard:
     """Make the card of a model that this version of Microtome trained."""
     return ModelCard(
@@ -167,6 +198,7 @@ def new_card(
         metrics={name: dict(values) for name, values in metrics.items()},
         limits=tuple(limits),
         kind=kind,
+        temperature=temperature,
     )
 
 

@@ -16,6 +16,7 @@ from ...storage.commit import is_done, product_key, writable, write_text
 from ...storage.errors import StaleProduct
 from ...storage.predictions import KIND as PREDICTIONS
 from ...storage.predictions import write_predictions
+from ..calibration import platt_targets, temperature
 from ..cohort import Cohort, heed_telling_names
 from ..evaluation import Estimate, Fold
 from ..splits import Splits, draw_splits, read_splits, write_splits
@@ -29,7 +30,7 @@ from .store import MilModel, new_card, save_model
 from .targets import Target, read_target
 from .train import TrainOptions, fit
 
-VERSION = 3
+VERSION = 4
 """Goes up with every change that alters what a study finds."""
 
 TITLES: Mapping[str, str] = MODEL_TITLES | {
@@ -176,7 +177,7 @@ def run_study(
     with writable(out / "metrics.json"):
         write_text(out / "metrics.json", json.dumps(asdict(study), indent=1))
     _write_predictions(out / "predictions", data, found, key, overwrite)
-    save_model(out / "model", _final_model(data, options, study), overwrite=overwrite)
+    save_model(out / "model", _final_model(data, options, study, found), overwrite=overwrite)
     return study, True
 
 
@@ -284,10 +285,13 @@ def _write_predictions(
     write_predictions(path, predictions, key=key, about=about, overwrite=overwrite)
 
 
-def _final_model(data: _Data, options: TrainOptions, study: Study) -> MilModel:
+def _final_model(
+    data: _Data, options: TrainOptions, study: Study, found: CrossValidation
+) -> MilModel:
     """Fit on every slide, in the way that was cross-validated."""
     members = fit(data.features, data.target, data.cohort.patients, options)
     ids = "\n".join(sorted(data.cohort.ids))
+    binary = data.target.kind == "classes" and len(data.classes) == 2
     card = new_card(
         options,
         classes=data.classes,
@@ -302,6 +306,10 @@ def _final_model(data: _Data, options: TrainOptions, study: Study) -> MilModel:
         metrics={name: asdict(value) for name, value in study.figures[study.model].items()},
         limits=_limits(data.cohort),
         kind=data.target.kind,
+        # Out-of-fold is to the final model what an inner fold is to a model of a fold.
+        temperature=temperature(platt_targets(data.target.truth), found.probabilities[:, 1])
+        if binary
+        else None,
     )
     return MilModel(card, tuple(members), study.key)
 

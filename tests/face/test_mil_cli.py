@@ -28,6 +28,7 @@ from microtome.storage.errors import (
 )
 from microtome.storage.predictions import read_predictions
 from microtome.storage.qupath_check import check_geojson
+from microtome.tasks.calibration import platt_targets, temperature
 from microtome.tasks.evaluation import auc
 
 TRAIN = ("--folds", 2, "--epochs", 4)
@@ -151,6 +152,28 @@ def test_new_slides_are_predicted(trained: Path, tmp_path: Path) -> None:
         assert [row["id"] for row in csv.DictReader(file)] == ["new-1", "new-2"]
     again = mil("predict", model, tmp_path / "bags", "--out", tmp_path / "found")
     assert again.exit_code == 0, again.output
+
+
+def test_calibrated_probabilities_are_those_after_the_cards_temperature(
+    trained: Path, tmp_path: Path
+) -> None:
+    write_bag(tmp_path / "bags" / "new-1.bag.zarr", bag_of("new-1", "tumour", 99), key="1")
+    model = trained / "out" / "model"
+    said = []
+    for more in ((), ("--calibrated",)):
+        out = tmp_path / f"found{len(more)}"
+        run = mil("predict", model, tmp_path / "bags", "--out", out, *more)
+        assert run.exit_code == 0, run.output
+        said.append(read_predictions(out)[0])
+    t = json.loads((model / "card.json").read_text())["temperature"]
+    raw, calibrated = (np.log(p.probability / (1 - p.probability)) for p in said)
+    assert calibrated == pytest.approx(raw / t, rel=1e-3)
+    assert said[1].probabilities.sum() == pytest.approx(1, abs=1e-6)
+    np.testing.assert_array_equal(said[0].score, said[1].score)
+    held_out = read_predictions(trained / "out" / "predictions")
+    p = np.array([found.probability for found in held_out])
+    truth = np.array([found.label == "tumour" for found in held_out])
+    assert t == pytest.approx(temperature(platt_targets(truth), p), rel=1e-4)
 
 
 def test_an_explanation_finds_the_tiles_that_make_a_slide_a_tumour(

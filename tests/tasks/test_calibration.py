@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import logit
 from sklearn.calibration import calibration_curve
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
@@ -18,8 +19,10 @@ from microtome.tasks.calibration import (
     least_certainty,
     on_other_folds,
     operating_point,
+    platt_targets,
     reliability,
     temperature,
+    tempered,
 )
 from microtome.tasks.evaluation import brier_score, calibration_error
 from microtome.tasks.mil.targets import Target
@@ -139,3 +142,19 @@ def test_three_classes_have_no_threshold() -> None:
     )  # fmt: skip
     with pytest.raises(LabelError, match="two classes"):
         usable(said)
+
+
+def test_tempering_is_the_logit_divided_and_keeps_the_order_of_classes() -> None:
+    p = np.array([0.03, 0.5, 0.98])
+    pairs = np.stack([1 - p, p], axis=1)
+    np.testing.assert_allclose(tempered(pairs, 1.0), pairs)
+    np.testing.assert_allclose(logit(tempered(pairs, 2.5)[:, 1]), logit(p) / 2.5, atol=1e-9)
+    np.testing.assert_allclose(tempered([0.2, 0.5, 0.3], 3.0).argsort(), [0, 2, 1])
+
+
+def test_few_slides_without_error_do_not_make_certainty() -> None:
+    """Platt's targets: 0.9 of 8 positives, and so a temperature that is no limit."""
+    labels, p = np.repeat([0, 1], 8), np.repeat([0.2, 0.8], 8)
+    np.testing.assert_allclose(platt_targets(labels), np.repeat([0.1, 0.9], 8))
+    sure = tempered(np.stack([1 - p, p], 1), temperature(platt_targets(labels), p))
+    np.testing.assert_allclose(sure[:, 1], np.repeat([0.1, 0.9], 8), atol=1e-6)
