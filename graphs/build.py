@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,9 @@ from numpy.typing import ArrayLike
 from ..engine.volumes import Volume, open_volume
 from ..storage.connectomes import Connectome
 from ..storage.errors import BadConnectome, BadSeries, CohortError, blaming
-from .functional import MIN_TIMEPOINTS, Method, functional_connectome
+from .confounds import Cleaning, clean_series
+from .coupling import Band
+from .functional import MIN_TIMEPOINTS, Coupling, Method, functional_connectome
 from .matrices import Array, without_diagonal
 from .metabolic import (
     effect_size_network,
@@ -56,8 +58,10 @@ class SeriesRecipe:
 
     Attributes
     ----------
-    method, fisher, min_timepoints
-        See :func:`.functional.functional_connectome`.
+    method, fisher, min_timepoints, band_hz, max_lag
+        See :func:`.functional.functional_connectome` and :class:`.functional.Coupling`.
+    cleaning
+        Confounds, scrubbing, filters; and the time between two points.
     rows, key
         See :func:`.tables.read_series`.
     detrend
@@ -74,6 +78,29 @@ class SeriesRecipe:
     key: str | None = None
     regions: Path | None = None
     centroids: Path | None = None
+    band_hz: Band | None = None
+    max_lag: int = 3
+    cleaning: Cleaning = field(default_factory=Cleaning)
+
+
+@dataclass(frozen=True, eq=False)
+class RegionSeries:
+    """Time series of the regions of one subject, cleaned.
+
+    Attributes
+    ----------
+    values
+        float64 [t, r].
+    regions, centroids_mm
+        Names and, where they are known, positions of the regions.
+    tr_s
+        Time between two points, where it is known.
+    """
+
+    values: Array
+    regions: tuple[str, ...]
+    centroids_mm: Array | None
+    tr_s: float | None
 
 
 @dataclass(frozen=True)
@@ -143,21 +170,45 @@ def subject_of(path: Path) -> str:
     return name
 
 
-def from_series(path: Path, recipe: SeriesRecipe) -> Connectome:
-    """Functional network of one subject from a file of regional time series."""
-    with blaming(path):
+def series_of(path: Path, recipe: SeriesRecipe, regions: AtlasRecipe | None = None) -> RegionSeries:
+    """Series of one subject: from a file of them, or from a scan and its ``regions``.
+
+    Raises
+    ------
+    BadSeries, CohortError
+        See :func:`.confounds.clean_series`.
+    """
+    tr_s = recipe.cleaning.tr_s
+    if regions is None:
         series = read_series(path, rows=recipe.rows, key=recipe.key)
-        return _functional(series, recipe, subject_of(path), *_labels(recipe, series.shape[1]))
-
-
-def from_bold(path: Path, regions: AtlasRecipe, recipe: SeriesRecipe) -> Connectome:
-    """Functional network of one subject from a scan with a time axis."""
-    with blaming(path):
+        names, centroids = _labels(recipe, series.shape[1])
+    else:
         volume = open_volume(path)
         parcellation = regions.over(volume)
         series = region_series(volume, parcellation)
-        return _functional(
-            series, recipe, subject_of(path), parcellation.names, parcellation.centroids_mm
+        names, centroids = parcellation.names, parcellation.centroids_mm
+        tr_s = tr_s or volume.repetition_time_s
+    if recipe.detrend and np.isfinite(series).all() and len(series) > 1:
+        from scipy.signal import detrend
+
+        series = detrend(series, axis=0) + series.mean(axis=0)
+    if recipe.cleaning.changes:
+        series = clean_series(series, recipe.cleaning, path=path, tr_s=tr_s)
+    return RegionSeries(series, names, centroids, tr_s)
+
+
+def from_series(path: Path, recipe: SeriesRecipe, regions: AtlasRecipe | None = None) -> Connectome:
+    """Functional network of one subject; see :func:`series_of`."""
+    with blaming(path):
+        found = series_of(path, recipe, regions)
+        return functional_connectome(
+            found.values,
+            found.regions,
+            subject=subject_of(path),
+            method=Coupling(recipe.method, recipe.band_hz, found.tr_s, recipe.max_lag),
+            fisher=recipe.fisher,
+            centroids_mm=found.centroids_mm,
+            min_timepoints=recipe.min_timepoints,
         )
 
 
@@ -278,28 +329,6 @@ def from_morphometry(
         "sMRI",
         subject,
         _fitting(centroids_mm, len(first.regions)),
-    )
-
-
-def _functional(
-    series: Array,
-    recipe: SeriesRecipe,
-    subject: str,
-    regions: Sequence[str],
-    centroids_mm: Array | None,
-) -> Connectome:
-    if recipe.detrend and np.isfinite(series).all() and len(series) > 1:
-        from scipy.signal import detrend
-
-        series = detrend(series, axis=0) + series.mean(axis=0)
-    return functional_connectome(
-        series,
-        regions,
-        subject=subject,
-        method=recipe.method,
-        fisher=recipe.fisher,
-        centroids_mm=centroids_mm,
-        min_timepoints=recipe.min_timepoints,
     )
 
 

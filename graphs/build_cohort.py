@@ -26,7 +26,6 @@ from .build import (
     Distribution,
     Individual,
     SeriesRecipe,
-    from_bold,
     from_controls,
     from_distributions,
     from_group,
@@ -41,19 +40,7 @@ from .regions import LabelAtlas
 from .scans import choose_regions
 from .tables import RegionTable, read_centroids, read_freesurfer, read_names, read_region_table
 
-Method = Literal[
-    "pearson",
-    "partial",
-    "covariance",
-    "jsse",
-    "klse",
-    "jsd",
-    "kls",
-    "msn",
-    "effect-size",
-    "perturbation",
-    "group-covariance",
-]
+Method = SeriesMethod | Distribution | Individual | Literal["msn", "group-covariance"]
 
 _OF_TABLES = ("msn", "effect-size", "perturbation", "group-covariance")
 _VERSION = 1
@@ -67,7 +54,7 @@ class BuildOptions:
     Attributes
     ----------
     method
-        ``pearson``, ``partial``, ``covariance`` of time series, or of a scan with a time axis when
+        One of :class:`.functional.Coupling`, of time series, or of a scan with a time axis when
         ``regions`` has an atlas; ``jsse``, ``klse`` (PET) and ``jsd``, ``kls`` (MRI) of a volume
         and an atlas; ``msn`` of a folder of FreeSurfer's tables or subjects; ``effect-size`` and
         ``perturbation`` of a table of uptake, beside that of controls; ``group-covariance`` of one
@@ -97,7 +84,8 @@ class BuildOptions:
     def files(self) -> list[Path]:
         """Files that the networks depend on, beside the inputs."""
         r, s = self.regions, self.series
-        named = (r.atlas, r.names, r.coordinates, s.regions, s.centroids, self.controls)
+        of_series = (s.regions, s.centroids, s.cleaning.confounds)
+        named = (r.atlas, r.names, r.coordinates, *of_series, self.controls)
         return [path for path in named if path is not None]
 
 
@@ -160,7 +148,7 @@ def plan_build(inputs: Sequence[Path], options: BuildOptions) -> Plan:
         version=_VERSION,
         inputs=[file_identity(path) for path in inputs],
         subjects=[source.subject for source in sources],
-        options=_by_content(asdict(options)),
+        options=by_content(asdict(options)),
     )
     about = {
         "method": options.method,
@@ -170,10 +158,10 @@ def plan_build(inputs: Sequence[Path], options: BuildOptions) -> Plan:
     return Plan(sources, options, key, about, tables)
 
 
-def _by_content(value: Any) -> Any:
+def by_content(value: Any) -> Any:
     """Options with every file replaced by its identity."""
     if isinstance(value, dict):
-        return {name: _by_content(part) for name, part in value.items()}
+        return {name: by_content(part) for name, part in value.items()}
     return file_identity(value) if isinstance(value, Path) else value
 
 
@@ -201,10 +189,9 @@ def build_network(
 
 
 def _of_series(method: SeriesMethod, source: Source, plan: Plan) -> Connectome:
-    recipe = replace(plan.options.series, method=method)
-    if plan.options.of_scans:
-        return from_bold(source.path, plan.options.regions, recipe)
-    return from_series(source.path, recipe)
+    options = plan.options
+    recipe = replace(options.series, method=method)
+    return from_series(source.path, recipe, options.regions if options.of_scans else None)
 
 
 def _of_distributions(method: Distribution, source: Source, plan: Plan) -> Connectome:
@@ -244,6 +231,11 @@ _BUILDERS: dict[Method, Callable[[Source, Plan], Connectome]] = {
     "pearson": partial(_of_series, "pearson"),
     "partial": partial(_of_series, "partial"),
     "covariance": partial(_of_series, "covariance"),
+    "precision": partial(_of_series, "precision"),
+    "lasso": partial(_of_series, "lasso"),
+    "mutual-information": partial(_of_series, "mutual-information"),
+    "coherence": partial(_of_series, "coherence"),
+    "lagged": partial(_of_series, "lagged"),
     "jsse": partial(_of_distributions, "jsse"),
     "klse": partial(_of_distributions, "klse"),
     "jsd": partial(_of_distributions, "jsd"),

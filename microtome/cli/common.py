@@ -72,6 +72,15 @@ def slide_mpp_of(text: str) -> Mpp:
         raise typer.BadParameter(f"{text!r} is neither a number nor 'objective'") from None
 
 
+def number_range(text: str) -> tuple[float, float]:
+    """Two numbers written as ``LOW:HIGH``."""
+    try:
+        low, high = (float(part) for part in text.split(":"))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not two numbers with a colon between") from None
+    return low, high
+
+
 SLIDE_MPP_HELP = (
     "µm per slide pixel, where the file states none or lies; 'objective' takes 10 µm / objective "
     "power where it states none."

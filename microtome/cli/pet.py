@@ -16,6 +16,7 @@ from .common import (
     Overwrite,
     console,
     exit_unless_all_done,
+    number_range,
     run_with_progress,
 )
 
@@ -146,7 +147,12 @@ def suvr(
 
     regions = _regions(atlas, atlas_names, resample, leave_out)
     recipe = CurveRecipe(regions, frames, corrected, psf_mm)
-    work = partial(suvr_of, recipe=recipe, reference=reference, window=_window(window))
+    work = partial(
+        suvr_of,
+        recipe=recipe,
+        reference=reference,
+        window=None if window is None else number_range(window),
+    )
     _tabulate("suvr", inputs, work, out, jobs=jobs)
 
 
@@ -242,16 +248,6 @@ def _regions(
     return AtlasRecipe(
         atlas=atlas, names=names, resample=resample, leave_out=tuple(leave_out or ())
     )
-
-
-def _window(text: str | None) -> tuple[float, float] | None:
-    if text is None:
-        return None
-    try:
-        start, end = (float(part) for part in text.split(":"))
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not START:END in seconds") from None
-    return start, end
 
 
 def _tabulate(

@@ -94,6 +94,13 @@ def test_two_processes_build_what_one_does(series, tmp_path):
     assert one.subjects == two.subjects
 
 
+def test_what_fishers_transform_is_not_for_is_said_before_anything_is_read(series, tmp_path):
+    files = sorted(series.glob("*ses-1.npy"))
+    for method in ("covariance", "mutual-information", "jsse"):
+        call("build", *files, "--method", method, "--fisher", "-o", tmp_path / "x", code=2)
+    assert not list(tmp_path.iterdir())
+
+
 def test_two_files_of_one_name_are_refused(series, tmp_path):
     copy = tmp_path / "sub-001_ses-1.npy"
     copy.write_bytes((series / copy.name).read_bytes())

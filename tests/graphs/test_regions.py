@@ -8,7 +8,7 @@ import pytest
 from nibabel.processing import resample_from_to
 
 from microtome.engine.volumes import open_volume
-from microtome.graphs.build import AtlasRecipe, SeriesRecipe, from_bold
+from microtome.graphs.build import AtlasRecipe, SeriesRecipe, from_series
 from microtome.graphs.regions import LabelAtlas, SphereAtlas, lay_over, resample_labels
 from microtome.graphs.scans import (
     read_atlas,
@@ -215,19 +215,19 @@ def test_a_scan_becomes_a_functional_network(shared_data, tmp_path):
     scan = shared_data / "brain" / "nifti" / "nibabel_functional.nii"
     table = tmp_path / "seeds.csv"
     table.write_text("name,x,y,z\na,0,0,0\nb,10,10,4\nc,-12,4,8\n")
-    found = from_bold(scan, AtlasRecipe(coordinates=table, radius_mm=9), SeriesRecipe())
+    found = from_series(scan, SeriesRecipe(), AtlasRecipe(coordinates=table, radius_mm=9))
     assert found.regions == ("1-a", "2-b", "3-c")
     assert found.subject == "nibabel_functional"
     assert found.adjacency[0, 1] != 0
     power = shared_data / "brain" / "atlas" / "power_2011.csv"
     with pytest.raises(LostRegion, match=r"nibabel_functional\.nii: .* of 264 regions"):
-        from_bold(scan, AtlasRecipe(coordinates=power), SeriesRecipe())
+        from_series(scan, SeriesRecipe(), AtlasRecipe(coordinates=power))
     short = shared_data / "brain" / "nifti" / "nibabel_example4d.nii.gz"
     with pytest.raises(BadSeries, match="2 time points are too few"):
-        from_bold(short, AtlasRecipe(coordinates=table, radius_mm=9), SeriesRecipe())
+        from_series(short, SeriesRecipe(), AtlasRecipe(coordinates=table, radius_mm=9))
     volume = shared_data / "brain" / "nifti" / "spm_EPI.nii.gz"
     with pytest.raises(BadGeometry, match="no time axis"):
-        from_bold(volume, AtlasRecipe(coordinates=table), SeriesRecipe())
+        from_series(volume, SeriesRecipe(), AtlasRecipe(coordinates=table))
 
 
 def test_a_voxel_that_is_lost_once_is_left_out_of_all_times(tmp_path):
