@@ -24,7 +24,7 @@ from ..storage.exchange import (
 )
 from ..storage.exchange.anndata import KIND as ANNDATA
 from ..storage.exchange.anndata import SUFFIX as ZARR
-from ..storage.exchange.apart import import_apart
+from ..storage.exchange.apart import import_apart, is_hdf5
 from ..storage.exchange.hdf5 import opened
 
 Format = Literal["clam", "trident", "stamp", "anndata"]
@@ -160,7 +160,8 @@ def import_file(
         about = require_commit(target, KIND).about
         return Skipped(Exchanged(target, about["instances"], about["features"]))
     # HDF5's library may crash on a damaged file, and must not take the run with it.
-    read = import_apart if path.suffix.lower() in (".h5", ".hdf5") else import_bag
+    files = [path] if coords is None else [path, coords]
+    read = import_apart if any(is_hdf5(file) for file in files) else import_bag
     bag = replace(read(path, facts=facts, coords=coords), id=identity)
     write_bag(target, bag, key=key, overwrite=overwrite)
     return Exchanged(target, *bag.features.shape)

@@ -29,6 +29,7 @@ from ..storage.ledger import Ledger
 from .encode_options import EncodeOptions
 from .encoders import DEFAULT, Encoder, Tiles, load_encoder
 from .encoders.base import ThreadedEncoder
+from .freed_memory import give_back
 from .slide_list import SlideItem
 from .tile_reader import (
     STRIP_PX,
@@ -246,8 +247,10 @@ def encode_slide(
         return Skipped(
             Encoded(bag_path, about["instances"], about["features"], about["corrupt_tiles"])
         )
+    give_back()
     with open_slide(item.path, mpp=item.mpp) as slide:
         grid, tissue, normaliser = _prepared(slide, item.id, encoder, options)
+        give_back()
         bag = encode(
             slide,
             grid,

@@ -22,8 +22,8 @@ from ..engine.slides.base import (
 )
 from ..engine.tiles import level_box
 
-LIMIT_BYTES = 256 * 1024**2
-"""Of the file's tiles that are held: a row of tissue 300,000 px wide takes less."""
+LIMIT_BYTES = 96 * 1024**2
+"""Of the file's tiles that are held: two rows of a strip take less, of 1024 px even."""
 
 Key = tuple[int, int]
 

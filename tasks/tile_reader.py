@@ -19,8 +19,8 @@ from .encoders import Tiles
 from .encoders.base import BATCH_TILES
 from .shared_slide import shared
 
-STRIP_PX = 12_288
-"""Of a strip that a wide slide is read in: the file's tiles of two rows are 20 MiB."""
+STRIP_PX = 8192
+"""Of a strip that a wide slide is read in: the file's tiles of two rows are 12 MiB."""
 _BATCHES_AHEAD = 2
 _PIECE_TILES = 8
 MOST_READERS = 8

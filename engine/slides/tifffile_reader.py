@@ -34,7 +34,7 @@ from .tiff_layout import PARSE_ERRORS, Layout, Plane, is_native, open_tiff
 
 Values = NDArray[Any]
 
-CACHE_BYTES = 32 * 1024**2
+CACHE_BYTES = 16 * 1024**2
 _LARGE_BYTES = 8 * 1024**2
 """Of a reading of so much, only the tiles at its border are kept: its neighbours share those."""
 

@@ -31,6 +31,11 @@ _ARRAYS, _RECORD, _REFUSAL = "arrays.npz", "record.json", "refusal.json"
 _START = f"from {__name__} import main; main()"
 
 
+def is_hdf5(path: Path) -> bool:
+    """Whether a file goes by an HDF5 name."""
+    return path.suffix.lower() in (".h5", ".hdf5")
+
+
 def import_apart(path: Path, *, facts: Facts | None = None, coords: Path | None = None) -> Bag:
     """:func:`~microtome.storage.exchange.import_bag` in a process of its own.
 
@@ -42,6 +47,8 @@ def import_apart(path: Path, *, facts: Facts | None = None, coords: Path | None 
         The process was killed from outside, or could not work.
     """
     size = path.stat().st_size if path.is_file() else 0
+    # What may crash the library: of a tensor and its coordinates, the coordinates.
+    suspect = path if coords is None or is_hdf5(path) else coords
     with TemporaryDirectory(prefix="microtome-") as folder:
         request = {
             "path": str(path.absolute()),
@@ -60,8 +67,8 @@ def import_apart(path: Path, *, facts: Facts | None = None, coords: Path | None 
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )
         except subprocess.TimeoutExpired as error:
-            raise _crashed("did not end", path) from error
-        _require_life(ended, path)
+            raise _crashed("did not end", suspect) from error
+        _require_life(ended, suspect)
         return _received(Path(folder), path)
 
 

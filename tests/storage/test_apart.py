@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sample_bags import a_bag, assert_same
 from typer.testing import CliRunner
 
 from microtome.cli.app import app
-from microtome.storage.bags import find_bags
+from microtome.storage.bags import find_bags, read_bag
 from microtome.storage.errors import (
     BadProduct,
     MicrotomeError,
@@ -19,7 +20,7 @@ from microtome.storage.errors import (
     UnreadableFile,
     WorkerDied,
 )
-from microtome.storage.exchange import Facts, export_clam, export_stamp, import_bag
+from microtome.storage.exchange import Facts, export_clam, export_pt, export_stamp, import_bag
 from microtome.storage.exchange.apart import import_apart
 
 
@@ -84,6 +85,25 @@ def test_a_library_that_dies_is_an_error_of_the_file(does, kind, says, tmp_path,
     h5py_that(does, tmp_path, monkeypatch)
     with pytest.raises(kind, match=says):
         import_apart(tmp_path / "case-17.h5")
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_coordinates_beside_a_tensor_are_read_apart_too(dies, tmp_path, monkeypatch):
+    bag = a_bag(id="case-17")
+    export_clam(bag, tmp_path / "coords" / "case-17.h5")
+    export_pt(bag, tmp_path / "case-17.pt")
+    if dies:
+        h5py_that("os.kill(os.getpid(), signal.SIGSEGV)", tmp_path, monkeypatch)
+    words = ["bags", "import", tmp_path / "case-17.pt", "--coords", tmp_path / "coords"]
+    words += ["--encoder", bag.encoder, "--out", tmp_path / "out"]
+    ran = CliRunner().invoke(app, [*map(str, words)], env={"COLUMNS": "300"})
+    assert ran.exit_code == (3 if dies else 0), ran.output
+    if dies:
+        assert "SIGSEGV" in ran.stderr
+        assert "coords/case-17.h5" in ran.stderr.replace("\n", "")
+    else:
+        (path,) = find_bags(tmp_path / "out").values()
+        np.testing.assert_array_equal(read_bag(path).features, bag.features)
 
 
 def test_one_that_kills_does_not_end_the_run(tmp_path, monkeypatch):
