@@ -25,7 +25,7 @@ _LOOK_S = 20
 _WITHOUT_WORKERS_S = 120
 """How long a pool may be without a worker: on a busy machine one takes a minute to start."""
 
-_ONE_THREAD = dict.fromkeys(
+ONE_THREAD = dict.fromkeys(
     (
         "OMP_NUM_THREADS",
         "MKL_NUM_THREADS",
@@ -90,7 +90,7 @@ def open_pool(jobs: int = 1, *, cluster: str | None = None) -> Iterator[Pool]:
     if cluster is not None:
         with _client_of(cluster) as client:
             remedy = "Start workers and run it again: it goes on from what is done"
-            yield _OnDask(client, sum(client.nthreads().values()), cluster, remedy)
+            yield on_dask(client, sum(client.nthreads().values()), cluster, remedy)
         return
     if jobs <= 1:
         yield _InProcess()
@@ -110,7 +110,7 @@ def open_pool(jobs: int = 1, *, cluster: str | None = None) -> Iterator[Pool]:
         "distributed.deploy.lost-worker-timeout": f"{_WITHOUT_WORKERS_S}s",
         # A second's profile is kept for an hour: a tenth of a megabyte each, never looked at.
         "distributed.worker.profile.enabled": False,
-        "distributed.nanny.pre-spawn-environ": {**_ONE_THREAD, **_KEEP_FREED},
+        "distributed.nanny.pre-spawn-environ": {**ONE_THREAD, **_KEEP_FREED},
     }
     with dask.config.set(settings), ExitStack() as stack:
         local = LocalCluster(
@@ -122,14 +122,14 @@ def open_pool(jobs: int = 1, *, cluster: str | None = None) -> Iterator[Pool]:
             dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
         )
-        stack.callback(_close, local)
+        stack.callback(close_late, local)
         client = Client(local)
-        stack.callback(_close, client)
+        stack.callback(close_late, client)
         remedy = "Run it again with fewer --jobs, so with more memory each: it goes on from there"
-        yield _OnDask(client, jobs, f"--jobs {jobs}", remedy)
+        yield on_dask(client, jobs, f"--jobs {jobs}", remedy)
 
 
-def _close(part: Any) -> None:
+def close_late(part: Any) -> None:
     """Close a cluster or client; on a busy machine its goodbye may be late, the work is done."""
     with suppress(TimeoutError):
         part.close()
@@ -151,7 +151,7 @@ def _client_of(cluster: str) -> Iterator[Any]:
             raise NoCluster("the scheduler has no workers", where=cluster, remedy=remedy) from error
         yield client
     finally:
-        _close(client)
+        close_late(client)
 
 
 def attempt(work: Callable[[T], R], item: T) -> Future[R]:
@@ -198,9 +198,27 @@ class _Captured:
         return True
 
 
+def on_dask(
+    client: Any, jobs: int, where: str, remedy: str, patience_s: float | None = None
+) -> Pool:
+    """A pool on what a Dask client is connected to.
+
+    Parameters
+    ----------
+    where, remedy
+        For the error that there are no workers.
+    patience_s
+        How long there may be none; by default as long as a process may take to start.
+    """
+    return _OnDask(client, jobs, where, remedy, patience_s)
+
+
 class _OnDask:
-    def __init__(self, client: Any, jobs: int, where: str, remedy: str) -> None:
+    def __init__(
+        self, client: Any, jobs: int, where: str, remedy: str, patience_s: float | None
+    ) -> None:
         self._client = client
+        self._patience_s = patience_s
         self.jobs = jobs
         self._where = where
         self._remedy = remedy
@@ -231,9 +249,10 @@ class _OnDask:
             self._empty_since_s = None
         elif self._empty_since_s is None:
             self._empty_since_s = now_s
-        elif now_s - self._empty_since_s >= _WITHOUT_WORKERS_S:
+        elif now_s - self._empty_since_s >= (self._patience_s or _WITHOUT_WORKERS_S):
+            waited_s = self._patience_s or _WITHOUT_WORKERS_S
             raise NoCluster(
-                f"all workers are gone, and none has come back for {_WITHOUT_WORKERS_S} s",
+                f"all workers are gone, and none has come back for {waited_s:g} s",
                 where=self._where,
                 remedy=self._remedy,
             )

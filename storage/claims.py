@@ -5,7 +5,7 @@ its owner lives, the kernel keeps the flock; when the owner dies, however it die
 gone and the next run on the same host takes the claim over. An owner on another host shows that it
 lives by touching the file; its claim stands until it has not for ten minutes, by the clock of the
 file system, whatever those of the hosts say. A batch job that its cluster has begun again takes
-over at once what it held itself on the node that failed.
+over what it held itself after two: on a node that is lost it may yet be running.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ _BEAT_S = 30
 """How often an owner touches its claim."""
 
 _EXPIRES_S = 600
-"""How old a claim of another host must be to be that of a dead one."""
+"""How long a claim of another host must be silent to be that of a dead one."""
+
+_OWN_EXPIRES_S = 120
+"""The same of a claim of this very job, begun again."""
 
 
 @contextmanager
@@ -164,15 +167,14 @@ def _break_if_dead(lock: Path, path: Path) -> None:
 
 
 def _is_given_up(descriptor: int, lock: Path) -> bool:
-    """Whether an owner on another host is dead: this very job, begun again here, or long silent."""
+    """Whether an owner on another host has been silent for too long."""
     job = _said(descriptor).get("job")
-    if job is not None and job == _job():
-        return True
+    limit_s = _EXPIRES_S if job is None or job != _job() else _OWN_EXPIRES_S
     probe = lock.parent / f"{lock.name}.{uuid.uuid4().hex[:12]}.now"
     try:
         probe.touch()
         # Both times are the file system's own.
-        return probe.stat().st_mtime - os.fstat(descriptor).st_mtime > _EXPIRES_S
+        return probe.stat().st_mtime - os.fstat(descriptor).st_mtime > limit_s
     finally:
         probe.unlink(missing_ok=True)
 

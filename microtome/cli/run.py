@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from .common import STYLES, Cluster, Jobs, MakeByDefault, Overwrite, console, summary_line
+from .common import STYLES, Jobs, MakeByDefault, Overwrite, console, summary_line
 
 if TYPE_CHECKING:
+    from ..engine.jobqueue import BatchSystem, JobProfile
+    from ..engine.schedule import Pool
     from ..tasks.run.coordinate import Finished, Shard, Told
     from ..tasks.run.plan import Plan
 
@@ -30,6 +33,23 @@ class Log(StrEnum):
     JSON = "json"
 
 
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="WHERE",
+        help="In place of --jobs: slurm, pbs, sge or lsf, by the plan's table cluster; or the "
+        "address of a Dask scheduler, tcp://HOST:8786.",
+    ),
+]
+Detach = Annotated[
+    bool,
+    typer.Option(
+        "--detach",
+        help="Return at once: the run itself becomes a job of --cluster slurm, pbs, sge or lsf; "
+        "else a process of this machine, that stays when you log out.",
+    ),
+]
 PlanFile = Annotated[Path, typer.Argument(metavar="PLAN", help="A plan: TOML.")]
 Part = Annotated[
     str | None,
@@ -93,6 +113,7 @@ def make(
     overwrite: Overwrite = False,
     log: LogForm = Log.AUTO,
     deidentify: Deidentify = False,
+    detach: Detach = False,
 ) -> None:
     """Run a plan.
 
@@ -113,6 +134,9 @@ def make(
     read, part = read_plan(plan), Shard.of(shard)
     if dry_run:
         _show_look(read, part, overwrite)
+        return
+    if detach:
+        _detach(read, cluster)
         return
     _run(read, part, _How(jobs, cluster, log, deidentify), overwrite=overwrite)
 
@@ -186,7 +210,6 @@ def report(
 
 
 def _run(plan: Plan, shard: Shard, how: _How, *, overwrite: bool, is_retry: bool = False) -> None:
-    from ..engine.schedule import open_pool
     from ..tasks.run.coordinate import check_plan, run_plan
     from ..tasks.run.stopping import HandedBack, stop_when_told
 
@@ -202,7 +225,7 @@ def _run(plan: Plan, shard: Shard, how: _How, *, overwrite: bool, is_retry: bool
     try:
         with (
             stop_when_told(grace_s, on_stop) as is_stopping,
-            open_pool(how.jobs, cluster=how.cluster) as pool,
+            _pool(plan, how) as pool,
         ):
             finished = run_plan(
                 plan,
@@ -216,6 +239,61 @@ def _run(plan: Plan, shard: Shard, how: _How, *, overwrite: bool, is_retry: bool
     except HandedBack:
         typer.echo("what was in flight is handed back", err=True)
     _end(plan, shard, finished, hide)
+
+
+def _pool(plan: Plan, how: _How) -> AbstractContextManager[Pool]:
+    from ..engine.jobqueue import open_job_pool
+    from ..engine.schedule import open_pool
+
+    system = _batch_system(how.cluster)
+    if system is None:
+        return open_pool(how.jobs, cluster=how.cluster)
+    return open_job_pool(system, _profile(plan))
+
+
+def _batch_system(cluster: str | None) -> BatchSystem | None:
+    from ..engine.jobqueue import BATCH_SYSTEMS
+
+    return next((system for system in BATCH_SYSTEMS if system == cluster), None)
+
+
+def _profile(plan: Plan) -> JobProfile:
+    from ..engine.jobqueue import JobProfile
+    from ..storage.errors import PlanError
+
+    if plan.cluster is None:
+        raise PlanError(
+            "the plan does not say what jobs to ask for", remedy="Add a table [cluster] to it"
+        )
+    return JobProfile(**dict(plan.cluster))
+
+
+def _detach(plan: Plan, cluster: str | None) -> None:
+    """Start this very command again, without ``--detach``, where it outlives this one."""
+    import subprocess
+    import sys
+
+    from ..engine.jobqueue import submit_coordinator
+    from ..tasks.run.coordinate import check_plan
+    from ..tasks.run.history import FOLDER
+
+    check_plan(plan)
+    arguments = [argument for argument in sys.argv[1:] if argument != "--detach"]
+    folder, system = plan.out / FOLDER, _batch_system(cluster)
+    if system is not None:
+        console.print(submit_coordinator(system, _profile(plan), arguments, folder))
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "detached.log"
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "microtome", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+    console.print(f"process {process.pid}; it writes {log}", soft_wrap=True)
 
 
 def _end(plan: Plan, shard: Shard, finished: Finished | None, hide: Callable[[str], str]) -> None:

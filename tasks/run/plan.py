@@ -59,6 +59,23 @@ class RunPart(Part):
     grace_s: float = Field(default=20, ge=0)
 
 
+class ClusterPart(Part):
+    """Jobs of a batch system, for ``--cluster slurm``, ``pbs``, ``sge`` or ``lsf``.
+
+    As :class:`~microtome.engine.jobqueue.JobProfile`.
+    """
+
+    cores: int = Field(default=1, ge=1)
+    memory: str = "4GB"
+    walltime: str = "01:00:00"
+    queue: str | None = None
+    jobs: int = Field(default=1, ge=1)
+    interface: str | None = None
+    directives: tuple[str, ...] = ()
+    prologue: tuple[str, ...] = ()
+    tls: bool = True
+
+
 class IngestPart(Part):
     """As ``microtome ingest``."""
 
@@ -247,6 +264,7 @@ class Plan(Part):
     out: PlanPath
     slide_mpp: float | Literal["objective"] | None = None
     run: RunPart = RunPart()
+    cluster: ClusterPart | None = None
     ingest: IngestPart | None = None
     tissue: TissuePart | None = None
     encode: EncodePart | None = None

@@ -9,6 +9,7 @@ from ...engine.schedule import Skipped
 from ...storage.bags import SUFFIX as BAG
 from ...storage.errors import CohortError
 from ...storage.predictions import read_prediction
+from ...storage.qupath_script import write_load_script
 from ..cohort import Cohort, read_cohort
 from ..heatmap import HeatmapProducts
 from ..heatmap_run import HeatmapItem, draw_once
@@ -112,4 +113,5 @@ def heatmap(task: Task) -> Made | Skipped[Made]:
 
 
 def _drawn(made: HeatmapProducts) -> Made:
+    write_load_script(made.geojson.parent)
     return Made(made.geojson, f"{made.objects:,} tiles", "; ".join(made.notes))

@@ -218,6 +218,7 @@ def test_a_whole_study_ends_in_heatmaps_and_names_whom_it_did_without(
         f"{id_}.geojson.gz" for id_ in ids
     ]
     assert "heatmap bad" not in found
+    assert (out / "heatmaps/load_results.groovy").is_file()
     # Found fresh, all of it, by a look and by a run.
     assert "to make" not in run(plan, "--dry-run").stdout
     run(plan, code=3)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -233,6 +233,21 @@ def test_workers_that_are_killed_cost_the_item_that_they_die_with(
     assert ended(plan)[0] == 3
     assert states(plan)["ingest slide-03"] == "failed(quarantined)"
     assert ended(plan, "retry", "--jobs", 2)[0] == 0
+    assert products(plan) == undisturbed
+
+
+def test_a_detached_run_outlives_whoever_started_it(
+    cohort: Path, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    plan = written(tmp_path, cohort)
+    with started(plan, "--detach", "--log", "json") as process:
+        _, said = process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == 0, said
+        # As a session that ends does to all that is left in it.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    log = tmp_path / "out/run/detached.log"
+    wait_until(lambda: "run: 12 done" in log.read_text())
     assert products(plan) == undisturbed
 
 

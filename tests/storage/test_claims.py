@@ -98,12 +98,14 @@ def test_a_living_owner_shows_that_it_lives(
         assert lock.stat().st_mtime > 0
 
 
-@pytest.mark.parametrize(("job", "is_free"), [("4711", True), ("4712", False)])
-def test_a_job_that_is_begun_again_elsewhere_takes_over_what_it_held(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str, is_free: bool
+@pytest.mark.parametrize(
+    ("job", "silent_s", "is_free"), [("4711", 130, True), ("4711", 60, False), ("4712", 130, False)]
+)
+def test_a_job_that_is_begun_again_elsewhere_soon_takes_over_what_it_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, job: str, silent_s: float, is_free: bool
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
-    elsewhere(tmp_path / ".x.lock", silent_s=1, job=job)
+    elsewhere(tmp_path / ".x.lock", silent_s=silent_s, job=job)
     if is_free:
         with claim(tmp_path / "x"):
             assert json.loads((tmp_path / ".x.lock").read_text())["job"] == "4711"
