@@ -1,6 +1,7 @@
 """The encoding pipeline: beside its encoder alone, beside other readers, and its memory.
 
-Run: ``python benchmarks/encode.py`` (about five minutes on two cores; writes docs/benchmarks).
+Run: ``python benchmarks/encode.py`` (eight minutes on two idle cores; writes docs/benchmarks).
+``--keep FOLDER`` keeps each section as it ends: a run that was stopped goes on from there;
 ``--quick`` takes small slides and one round, and writes nothing.
 """
 
@@ -9,32 +10,37 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import psutil
 from large_slide import write_large_slide
-from numpy.typing import NDArray
-from tables import measured_on, table, verdict, write_report
+from tables import kept, measured_on, table, verdict, write_report
+from tile_readers import (
+    BATCH,
+    CORES,
+    MPP,
+    NONE,
+    OPENSLIDE,
+    OURS,
+    PATCHES,
+    READERS,
+    TILE_PX,
+    Picked,
+    grid_of,
+)
 
-if TYPE_CHECKING:
-    from microtome.engine.grid import TileGrid
-
-Tiles = NDArray[np.uint8]
 DEEP, LIGHT = "timm:resnet18", "stain-texture"
-TILE_PX, MPP, BATCH = 224, 0.5, 64
-CORES = len(os.sched_getaffinity(0))
 OF_CEILING, OVER_OPENSLIDE, MORE_MEMORY = 0.95, 2.0, 1.10
-OURS, OPENSLIDE = "microtome", "openslide-python + DataLoader"
-PATCHES, DATASET = "tiatoolbox, patch extractor", "tiatoolbox, WSIPatchDataset + DataLoader"
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class Size:
 
 
 FULL = Size(deep_px=10240, reading_px=6144, memory_px=(8192, 65536), rounds=2)
-QUICK = Size(deep_px=2048, reading_px=2048, memory_px=(4096, 16384), rounds=1)
+QUICK = Size(deep_px=2048, reading_px=2048, memory_px=(4096, 8192), rounds=1)
 
 CEILING_ABOUT = (
     "Tiles per second of wall clock. *Alone*: the encoder on batches of {batch} tiles that lie in "
@@ -60,35 +66,27 @@ CEILING_ABOUT = (
 )
 READING_ABOUT = (
     "The same {tiles} tiles of {tile} px of a slide of {side} × {side} px (JPEG, tiles of 256 px, "
-    "so that most tiles lie across four of the file's) as batches of {batch}, RGB. Wall clock, "
-    "each in a process of its own with {cores} threads or workers, in turns; median of {rounds} "
-    "passes after one to warm up, workers kept alive between passes. The extractor of tiatoolbox "
-    "has no workers. The last column is with {light} behind it: in the main process for the "
-    "DataLoader, as in CLAM and TRIDENT; in the reading threads, and with the quality of tiles, "
-    "for microtome."
+    "so that most tiles lie across four of the file's) as batches of {batch}, RGB. Each in a "
+    "process of its own with {cores} threads or workers, in turns; median of {rounds} passes after "
+    "one to warm up, workers kept alive between passes. Tiles per second of wall clock, and in "
+    "brackets milliseconds of processor time a tile, of all processes. The extractor of "
+    "tiatoolbox has no workers. {none} is an encoder that costs nothing (it takes every 28th "
+    "pixel). Encoders run in the main process for a DataLoader, as in CLAM and TRIDENT; "
+    "{light} runs in the reading threads of microtome, which measures the quality of tiles too."
+)
+READING_LIMIT = (
+    "With {light}, nearly all of the time is the encoder's own, on both sides; what is gained is "
+    "that it runs on every core: on {cores} cores it cannot come to more than {cores} times."
+)
+STAGES_ABOUT = (
+    "Milliseconds of processor time a tile, one thread, best of three: what the pipeline does with "
+    "the tiles of the slide above."
 )
 MEMORY_ABOUT = (
-    "Largest resident memory of a process, what its libraries take included. *Tiles*: "
-    "`microtome.encode` of all tiles of a slide, which lie across the file's, by an encoder that "
-    "picks 64 pixels (192 features). It holds the bag's features; the column after it is less "
-    "them. *Tissue*: finding the tissue, which comes before."
+    "Largest resident memory of the process `microtome encode SLIDE --out BAGS`, what its "
+    "libraries take included, with the default encoder; and of one that only finds the tissue."
 )
-
-
-class Picked:
-    """An encoder that costs nothing, for the memory of all the rest: every 28th pixel."""
-
-    name, version, licence = "picked", "1", "Apache-2.0"
-    tile_px, mpp, dim, sample_tiles = TILE_PX, MPP, 192, 0
-    feature_names: tuple[str, ...] = ()
-
-    def for_slide(self, tiles: Tiles) -> Picked:
-        """Itself."""
-        return self
-
-    def encode(self, tiles: Tiles) -> NDArray[np.float32]:
-        """float32 [b, 192]."""
-        return tiles[:, ::28, ::28].reshape(len(tiles), -1).astype(np.float32)
+MEMORY_COLUMNS = ["slide (px)", "tiles", "`microtome encode` (MiB)", "tissue alone (MiB)"]
 
 
 def slide_of(folder: Path, side_px: int) -> Path:
@@ -97,13 +95,24 @@ def slide_of(folder: Path, side_px: int) -> Path:
     return path if path.is_file() else write_large_slide(path, side_px)
 
 
-def grid_of(path: Path) -> TileGrid:
-    """All tiles of a slide."""
-    from microtome.engine.grid import TileGrid
-    from microtome.engine.slides import open_slide
+class Timed:
+    """Seconds of wall clock, and of the processor in this process and those it started."""
 
-    with open_slide(path) as slide:
-        return TileGrid.over(slide.info, tile_px=TILE_PX, mpp=MPP)
+    wall_s = cpu_s = 0.0
+
+    def __enter__(self) -> Timed:
+        self._from = time.perf_counter(), _cpu_s()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wall_s = time.perf_counter() - self._from[0]
+        self.cpu_s = _cpu_s() - self._from[1]
+
+
+def _cpu_s() -> float:
+    me = psutil.Process()
+    times = [process.cpu_times() for process in (me, *me.children(recursive=True))]
+    return sum(spent.user + spent.system for spent in times)
 
 
 def ceiling(path: Path, rounds: int) -> dict[str, Any]:
@@ -139,163 +148,121 @@ def ceiling(path: Path, rounds: int) -> dict[str, Any]:
     return {"tiles": tiles, **{name: statistics.median(v) for name, v in rates.items()}}
 
 
-class Timed:
-    """Seconds of wall clock and of processor that a block takes."""
-
-    wall_s = cpu_s = 0.0
-
-    def __enter__(self) -> Timed:
-        self._from = time.perf_counter(), time.process_time()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.wall_s = time.perf_counter() - self._from[0]
-        self.cpu_s = time.process_time() - self._from[1]
-
-
-Read = Callable[[], Iterator[Tiles]]
-"""Gives every tile of a slide once, in batches, each time it is called."""
-
-
-def with_microtome(path: Path, grid: TileGrid) -> Read:
-    """Our reader, opened anew for each pass."""
-    from microtome.engine.slides import open_slide
-    from microtome.tasks.tile_reader import TileReader
-
-    def read() -> Iterator[Tiles]:
-        with open_slide(path) as slide:
-            reader = TileReader(slide, grid, 0, readers=CORES)
-            for batch in reader.batches(lambda tiles: (tiles, {})):
-                yield batch.tiles
-
-    return read
-
-
-class Regions:
-    """A dataset as CLAM and TRIDENT have it: OpenSlide, opened by each worker for itself."""
-
-    def __init__(self, path: Path, grid: TileGrid) -> None:
-        self._path, self._coords, self._slide = path, grid.coords_px, None
-
-    def __len__(self) -> int:
-        return len(self._coords)
-
-    def __getitem__(self, index: int) -> Tiles:
-        import openslide
-
-        if self._slide is None:
-            self._slide = openslide.OpenSlide(self._path)
-        y, x = self._coords[index].tolist()
-        return np.array(self._slide.read_region((x, y), 0, (TILE_PX, TILE_PX)).convert("RGB"))
-
-
-def with_openslide(path: Path, grid: TileGrid) -> Read:
-    """openslide-python in the workers of a DataLoader."""
-    return _loaded(Regions(path, grid), lambda batch: batch.numpy())
-
-
-def with_dataset(path: Path, grid: TileGrid) -> Read:
-    """tiatoolbox's dataset of patches, which its engines read, in the workers of a DataLoader."""
-    from tiatoolbox.models.dataset import WSIPatchDataset
-
-    patches = WSIPatchDataset(
-        path, patch_input_shape=(TILE_PX, TILE_PX), stride_shape=(TILE_PX, TILE_PX),
-        resolution=MPP, units="mpp", auto_get_mask=False,
-    )  # fmt: skip
-    return _loaded(patches, lambda batch: batch["image"].numpy())
-
-
-def _loaded(dataset: Any, tiles_of: Callable[[Any], Tiles]) -> Read:
-    from torch.utils.data import DataLoader
-
-    loader = DataLoader(dataset, BATCH, num_workers=CORES, persistent_workers=True)
-
-    def read() -> Iterator[Tiles]:
-        for batch in loader:
-            yield tiles_of(batch)
-
-    return read
-
-
-def with_patches(path: Path, grid: TileGrid) -> Read:
-    """tiatoolbox's extractor of patches, iterated as its manual does."""
-    from tiatoolbox.tools.patchextraction import SlidingWindowPatchExtractor
-
-    extractor = SlidingWindowPatchExtractor(
-        path, patch_size=(TILE_PX, TILE_PX), resolution=MPP, units="mpp", within_bound=True
-    )
-
-    def read() -> Iterator[Tiles]:
-        for index in range(len(extractor)):
-            yield extractor[index][None]
-
-    return read
-
-
-READERS: dict[str, Callable[[Path, TileGrid], Read]] = {
-    OURS: with_microtome,
-    OPENSLIDE: with_openslide,
-    DATASET: with_dataset,
-    PATCHES: with_patches,
-}
-
-
 def reading(name: str, path: Path, rounds: int) -> dict[str, Any]:
-    """Tiles per second of a reader, alone and with the light encoder."""
+    """Tiles per second of a reader, alone and with the encoders, and processor ms a tile."""
     from microtome.tasks.encoders import load_encoder
 
     grid = grid_of(path)
     read = READERS[name](path, grid)
-    encoder = load_encoder(LIGHT, tile_px=TILE_PX)
 
-    def encode_theirs() -> int:
-        fitted, count = None, 0
+    def theirs(encoder: Any) -> None:
+        fitted = None
         for tiles in read():
             fitted = fitted or encoder.for_slide(tiles)
-            count += len(fitted.encode(tiles))
-        return count
+            fitted.encode(tiles)
 
-    def encode_ours() -> int:
+    def ours(encoder: Any) -> None:
         from microtome.engine.slides import open_slide
         from microtome.tasks.encode import encode
 
         with open_slide(path) as slide:
-            return len(encode(slide, grid, encoder, readers=CORES))
+            encode(slide, grid, encoder, readers=CORES)
 
-    def alone() -> int:
-        return sum(len(tiles) for tiles in read())
+    def alone() -> None:
+        for _ in read():
+            pass
 
-    light = encode_ours if name == OURS else encode_theirs
-    result: dict[str, Any] = {"tiles": len(grid), "read": _rate(alone, rounds)}
-    if name in (OURS, OPENSLIDE):
-        result["light"] = _rate(light, rounds)
+    work = ours if name == OURS else theirs
+    result: dict[str, Any] = {"tiles": len(grid), "read": _rate(alone, len(grid), rounds)}
+    if name != PATCHES:
+        result[NONE] = _rate(partial(work, Picked()), len(grid), rounds)
+        light = load_encoder(LIGHT, tile_px=TILE_PX)
+        result[LIGHT] = _rate(partial(work, light), len(grid), rounds)
     return result
 
 
-def _rate(work: Callable[[], int], rounds: int) -> float:
+def _rate(work: Callable[[], None], tiles: int, rounds: int) -> tuple[float, float]:
+    """Tiles per second of wall clock, and milliseconds of processor time a tile."""
     work()
-    rates = []
+    rates, costs = [], []
     for _ in range(rounds):
-        start = time.perf_counter()
-        tiles = work()
-        rates.append(tiles / (time.perf_counter() - start))
-    return statistics.median(rates)
+        with Timed() as timed:
+            work()
+        rates.append(tiles / timed.wall_s)
+        costs.append(1e3 * timed.cpu_s / tiles)
+    return statistics.median(rates), statistics.median(costs)
 
 
-def memory(path: Path, what: str) -> dict[str, Any]:
-    """Encode the tiles of a slide, or find its tissue; the most memory that was ever held."""
+def stages(path: Path) -> dict[str, float]:
+    """Processor milliseconds a tile of each stage."""
+    import cv2
+
+    from microtome.engine.quality import tile_quality
+    from microtome.engine.slides import open_slide
+    from microtome.engine.slides.base import NativeTiled
+    from microtome.storage.bags import write_bag
+    from microtome.tasks.encode import EncodeOptions, encode, tissue_tiles
+    from microtome.tasks.encoders import load_encoder
+    from microtome.tasks.tile_reader import TileReader
+
+    cv2.setNumThreads(1)
+    grid, light = grid_of(path), load_encoder(LIGHT, tile_px=TILE_PX)
+    with open_slide(path) as slide, tempfile.TemporaryDirectory() as folder:
+        assert isinstance(slide, NativeTiled)
+        level = slide.info.levels[0]
+        assert level.tile_px is not None
+        rows, columns = (-(-size // side) for size, side in zip(
+            (level.height_px, level.width_px), level.tile_px, strict=True
+        ))  # fmt: skip
+        places = [(row, column) for row in range(rows) for column in range(columns)]
+        read = TileReader(slide, grid, 0).batches(lambda tiles: (tiles, {}))
+        tiles = np.concatenate([batch.tiles for batch in read])
+        fitted, bag = light.for_slide(tiles[:64]), encode(slide, grid, Picked())
+        works: dict[str, Callable[[], object]] = {
+            "the file's own tiles decoded": lambda: [slide.native_tile(0, *p) for p in places],
+            "tiles read, decoding included": lambda: [
+                batch.indices
+                for batch in TileReader(slide, grid, 0).batches(lambda tiles: (tiles, {}))
+            ],
+            "quality measured": lambda: tile_quality(tiles),
+            f"features of {LIGHT}": lambda: fitted.encode(tiles),
+            "tissue found": lambda: tissue_tiles(
+                slide, "a", tile_px=TILE_PX, mpp=MPP, options=EncodeOptions()
+            ),
+            "the bag written": lambda: write_bag(
+                Path(folder) / "a.bag.zarr", bag, key="", overwrite=True
+            ),
+        }
+        return {name: 1e3 * _least_cpu_s(work) / len(grid) for name, work in works.items()}
+
+
+def _least_cpu_s(work: Callable[[], object]) -> float:
+    spent = []
+    for _ in range(3):
+        start = time.process_time()
+        work()
+        spent.append(time.process_time() - start)
+    return min(spent)
+
+
+def find_only(path: Path) -> None:
+    """Find the tissue of a slide, and nothing else."""
     from microtome.engine.slides import open_slide
     from microtome.engine.tissue import find_tissue
-    from microtome.tasks.encode import encode
 
-    tiles = 0
     with open_slide(path) as slide:
-        if what == "tissue":
-            find_tissue(slide)
-        else:
-            tiles = len(encode(slide, grid_of(path), Picked()))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"tiles": tiles, "peak_mib": peak}
+        find_tissue(slide)
+
+
+def peak_mib(*command: object) -> float:
+    """The most memory that a command's process ever held."""
+    words = [sys.executable, *map(str, command)]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, words)
+    return used.ru_maxrss / 1024
 
 
 def in_process(*arguments: object) -> dict[str, Any]:
@@ -308,13 +275,13 @@ def in_process(*arguments: object) -> dict[str, Any]:
     return found
 
 
-def part(what: str, *arguments: str) -> dict[str, Any]:
+def part(what: str, path: str, rounds: str = "1") -> dict[str, Any] | None:
     """What :func:`in_process` asks for."""
     if what == "ceiling":
-        return ceiling(Path(arguments[0]), int(arguments[1]))
-    if what == "memory":
-        return memory(Path(arguments[0]), arguments[1])
-    return reading(what, Path(arguments[0]), int(arguments[1]))
+        return ceiling(Path(path), int(rounds))
+    if what == "stages":
+        return stages(Path(path))
+    return find_only(Path(path)) if what == "tissue" else reading(what, Path(path), int(rounds))
 
 
 def ceiling_lines(folder: Path, size: Size) -> list[str]:
@@ -325,14 +292,16 @@ def ceiling_lines(folder: Path, size: Size) -> list[str]:
         side=size.deep_px,
     )  # fmt: skip
     share = found["pipeline"] / found["alone"]
-    row = [
-        f"{found['alone']:.1f}",
-        f"{found['pipeline']:.1f}",
-        f"{share:.1%}",
-        f"{found['cpu']:.1%}",
-    ]
+    rates = (f"{found[name]:.1f}" for name in ("alone", "pipeline"))
+    shown = (*rates, f"{share:.1%}", f"{found['cpu']:.1%}")
     bar = verdict("whole pipeline, of its encoder alone", 100 * share, 100 * OF_CEILING, unit=" %")
-    return [about, "", *table(["alone", "pipeline", "share", "of processor time"], [row]), "", bar]
+    return [
+        about,
+        "",
+        *table(["alone", "pipeline", "share", "of processor time"], [shown]),
+        "",
+        bar,
+    ]
 
 
 def reading_lines(folder: Path, size: Size) -> list[str]:
@@ -341,64 +310,82 @@ def reading_lines(folder: Path, size: Size) -> list[str]:
     found = {name: in_process(name, path, size.rounds) for name in READERS}
     about = READING_ABOUT.format(
         batch=BATCH, rounds=size.rounds, tiles=found[OURS]["tiles"], tile=TILE_PX,
-        side=size.reading_px, cores=CORES, light=LIGHT,
+        side=size.reading_px, cores=CORES, none=f"*{NONE}*", light=LIGHT,
     )  # fmt: skip
+    columns = ["read", NONE, LIGHT]
     rows = [
-        [name, f"{one['read']:,.0f}", f"{one['light']:,.0f}" if "light" in one else ""]
+        [name, *(f"{one[c][0]:,.0f} ({one[c][1]:.2f})" if c in one else "" for c in columns)]
         for name, one in found.items()
     ]
-    ours, theirs = found[OURS], found[OPENSLIDE]
+    bars = [
+        verdict(f"{what}, times {OPENSLIDE}", found[OURS][c][0] / found[OPENSLIDE][c][0],
+                OVER_OPENSLIDE)
+        for c, what in zip(columns, ("reading alone", f"with {NONE}", f"with {LIGHT}"), strict=True)
+    ]  # fmt: skip
+    costs = {c: found[OPENSLIDE][c][1] / found[OURS][c][1] for c in columns}
+    said = ", ".join(f"{cost:.2f} ({c})" for c, cost in costs.items())
     return [
         about,
         "",
-        *table(["reader", "tiles/s", f"tiles/s with {LIGHT}"], rows),
+        *table(["reader", "alone", *(f"with {c}" for c in columns[1:])], rows),
         "",
-        verdict(f"reading, times {OPENSLIDE}", ours["read"] / theirs["read"], OVER_OPENSLIDE),
-        verdict(f"with {LIGHT}, times the same", ours["light"] / theirs["light"], OVER_OPENSLIDE),
+        *bars,
+        f"- processor time of {OPENSLIDE}, times ours: {said}",
+        "",
+        READING_LIMIT.format(light=LIGHT, cores=CORES),
     ]
+
+
+def stages_lines(folder: Path, size: Size) -> list[str]:
+    """The third table."""
+    found = in_process("stages", slide_of(folder, size.reading_px))
+    rows = [[name, f"{cost:.3f}"] for name, cost in found.items()]
+    return [STAGES_ABOUT, "", *table(["stage", "ms a tile"], rows)]
 
 
 def memory_lines(folder: Path, size: Size) -> list[str]:
-    """The third table."""
-    rows, less, tissue = [], [], []
+    """The fourth table."""
+    rows, peaks = [], []
     for side in size.memory_px:
-        found = in_process("memory", slide_of(folder, side), "tiles")
-        less.append(found["peak_mib"] - found["tiles"] * Picked.dim * 4 / 2**20)
-        tissue.append(in_process("memory", slide_of(folder, side), "tissue")["peak_mib"])
-        rows.append([
-            f"{side:,} × {side:,}", f"{found['tiles']:,}", f"{found['peak_mib']:.0f}",
-            f"{less[-1]:.0f}", f"{tissue[-1]:.0f}",
-        ])  # fmt: skip
-    header = ["slide (px)", "tiles", "tiles (MiB)", "less the features", "tissue (MiB)"]
-    return [
-        MEMORY_ABOUT,
-        "",
-        *table(header, rows),
-        "",
-        verdict("tiles less the features, times the smallest", less[-1] / less[0], -MORE_MEMORY),
-        verdict("tissue, times the smallest", tissue[-1] / tissue[0], -MORE_MEMORY),
-    ]
+        path, out = slide_of(folder, side), folder / f"bags-{side}"
+        peaks.append(peak_mib("-m", "microtome", "encode", path, "--out", out))
+        (record,) = json.loads((out / f"{path.stem}.bag.zarr" / "zarr.json").read_text())[
+            "attributes"
+        ].values()
+        tissue = peak_mib(__file__, "--part", "tissue", path)
+        shown = f"{record['instances']:,}", f"{peaks[-1]:.0f}", f"{tissue:.0f}"
+        rows.append([f"{side:,} × {side:,}", *shown])
+    bar = verdict("the command, times the smaller slide", peaks[-1] / peaks[0], -MORE_MEMORY)
+    return [MEMORY_ABOUT, "", *table(MEMORY_COLUMNS, rows), "", bar]
+
+
+SECTIONS: dict[str, Callable[[Path, Size], list[str]]] = {
+    "The whole pipeline beside its encoder": ceiling_lines,
+    "Reading": reading_lines,
+    "Where processor time goes": stages_lines,
+    "Memory": memory_lines,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--part", nargs="+")
+    parser.add_argument("--keep", type=Path, help="folder for the sections that are done")
     parser.add_argument("--quick", action="store_true")
     asked = parser.parse_args()
     if asked.part:
         print(json.dumps(part(*asked.part)))
         return
     size = QUICK if asked.quick else FULL
-    load = os.getloadavg()[0]
-    sections = {
-        "The whole pipeline beside its encoder": ceiling_lines,
-        "Reading": reading_lines,
-        "Memory": memory_lines,
-    }
     lines = ["# Encoding", "", "Written by `benchmarks/encode.py`."]
     with tempfile.TemporaryDirectory() as folder:
-        for title, of in sections.items():
-            lines += ["", f"## {title}", "", *of(Path(folder), size)]
+        place = Path(folder)
+        keep = asked.keep or place / "kept"
+        keep.mkdir(parents=True, exist_ok=True)
+        load = kept(keep / "load.json", lambda: os.getloadavg()[0])
+        for title, of in SECTIONS.items():
+            lines += ["", f"## {title}", ""]
+            lines += kept(keep / f"{of.__name__}.json", partial(of, place, size))
             print("\n".join(lines[-12:]), flush=True)
     lines += ["", measured_on("torch", "timm", "openslide-python", "tiatoolbox")]
     lines += ["", f"Other work on the machine when it began: a load of {load:.1f}. No GPU."]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 REPORTS = ROOT / "docs" / "benchmarks"
@@ -41,6 +43,14 @@ def verdict(what: str, value: float, bar: float, *, unit: str = "") -> str:
     side = "at least" if bar > 0 else "at most"
     word = "met" if met else "**not met**"
     return f"- {what}: {value:,.3g}{unit} (bar: {side} {abs(bar):,.6g}{unit}): {word}"
+
+
+def kept(file: Path, make: Callable[[], Any]) -> Any:
+    """What a part of a run came to, as JSON; made unless an earlier run kept it."""
+    if not file.is_file():
+        found = json.dumps(make())
+        file.write_text(found, encoding="utf-8")
+    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def write_report(name: str, lines: Sequence[str]) -> None:
