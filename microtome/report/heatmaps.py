@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..storage.commit import read_commit
+from ..storage.predictions import KIND as PREDICTIONS
 from ..storage.predictions import SlidePrediction
 from ..tasks.evaluation import bootstrap
 from ..tasks.heatmap import HeatmapProducts
@@ -134,12 +135,17 @@ def model_card(source: Path) -> dict[str, str]:
 
     Nothing where no model of these predictions is there.
     """
+    record = read_commit(source)
+    if record is None:
+        return {}
+    place = source.parent / "model" if record.kind == PREDICTIONS else source
+    beside = read_commit(place)
+    if beside is None or beside.key != record.key:
+        return {}
+    # Only now: it needs torch.
     from ..tasks.mil.store import KIND, load_model
 
-    record = read_commit(source)
-    place = source if record is not None and record.kind == KIND else source.parent / "model"
-    beside = read_commit(place)
-    if record is None or beside is None or beside.kind != KIND or beside.key != record.key:
+    if beside.kind != KIND:
         return {}
     card = load_model(place).card
     metrics = {

@@ -229,6 +229,10 @@ def test_a_model_is_applied_to_bags(trained, tmp_path):
     assert scores[:30].min() > scores[30:].max()
     report = (out / "report.html").read_text()
     assert "trained on" in report
+    # Its card, and what its two members say.
+    assert "Model card" in report
+    assert "abmil, 2 members" in report
+    assert report.count("members 0.") + report.count("members 1.") == 2
     assert 'class="forest"' not in report
 
 

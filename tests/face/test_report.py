@@ -228,6 +228,14 @@ def test_only_so_many_slides_are_pictured_but_all_are_listed(report):
     assert "10 more slides" in page.text
 
 
+def test_a_slide_without_pictures_leads_to_its_own_page(report):
+    files = {"page of its own": "heatmaps/far off.html"}
+    slides = tuple(replace(report.slides[0], id=f"s{i}", probability=i / 100) for i in range(70))
+    far = replace(report.slides[2], id="far off", probability=0.0, layers=None, files=files)
+    page = Page(render(replace(report, slides=(*slides, far), brain=None)))
+    assert page.addresses.count("heatmaps/far%20off.html") == 1
+
+
 def test_it_is_written_whole_or_not_at_all(report, tmp_path):
     path = write_report(report, tmp_path / "deep" / "report.html")
     assert path.read_text(encoding="utf-8") == render(report)
