@@ -13,9 +13,10 @@ from ...graphs.build_cohort import (
     plan_build,
     stored_networks,
 )
+from ...graphs.confounds import Cleaning
 from ...storage.commit import is_done
 from ...storage.connectomes import SUFFIX
-from .plan import BuildPart
+from .parts import BuildPart
 from .task import Made, Task
 
 
@@ -54,6 +55,17 @@ def _build_options(part: BuildPart) -> BuildOptions:
             key=part.key,
             regions=part.regions,
             centroids=part.centroids,
+            band_hz=part.band_hz,
+            max_lag=part.max_lag,
+            cleaning=Cleaning(
+                part.confounds,
+                part.confound,
+                max_fd_mm=part.max_fd_mm,
+                max_dvars=part.max_dvars,
+                low_pass_hz=part.low_pass_hz,
+                high_pass_hz=part.high_pass_hz,
+                tr_s=part.tr_s,
+            ),
         ),
         regions=AtlasRecipe(
             atlas=part.atlas,
@@ -82,7 +94,7 @@ def diagnose(task: Task) -> Made | Skipped[Made]:
     request = Request(
         task.plan.out / f"networks{SUFFIX}",
         part.table,
-        Columns(part.label, part.subject, part.group, part.site, part.split_by),
+        Columns(part.label, part.subject, part.group, part.site, part.split_by, part.covariates),
         classes=part.classes,
         positive=part.positive,
         drop_missing=part.drop_missing,

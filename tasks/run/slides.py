@@ -14,7 +14,7 @@ from ..encode_scan import encode_item
 from ..ingest_run import IngestItem, IngestOptions, ingest_item
 from ..scan_options import ScanOptions
 from ..slide_list import SlideItem
-from .plan import EncodePart, IngestPart, TissuePart
+from .parts import EncodePart, IngestPart, TissuePart
 from .task import Made, Task, told
 
 

@@ -13,7 +13,7 @@ from ...storage.qupath_script import write_load_script
 from ..cohort import Cohort, read_cohort
 from ..heatmap import HeatmapProducts
 from ..heatmap_run import HeatmapItem, draw_once
-from .plan import HeatmapPart, MilTrainPart
+from .parts import HeatmapPart, MilTrainPart
 from .task import Made, Task
 
 
