@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from ..storage.connectomes import Connectome, ConnectomeCohort
@@ -15,9 +16,14 @@ from ..storage.errors import BadConnectome, CohortError
 from .matrices import Array, without_diagonal
 from .summary import area_over_densities, global_measures, nodal_measures, null_measures
 from .tables import write_rows
-from .threshold import proportional, tree_and_strongest
+from .threshold import (
+    disparity_backbone,
+    orthogonal_trees,
+    proportional,
+    tree_and_strongest,
+)
 
-Keep = Literal["strongest", "tree", "all"]
+Keep = Literal["strongest", "tree", "backbone", "trees", "all"]
 
 
 def choose_network(cohort: ConnectomeCohort, subject: str | None) -> Connectome:
@@ -66,21 +72,23 @@ def measure_network(
     ----------
     keep
         ``strongest``: :func:`.threshold.proportional`; ``tree``:
-        :func:`.threshold.tree_and_strongest`; ``all``: every edge, whatever ``density``.
+        :func:`.threshold.tree_and_strongest`. Whatever ``density``, ``backbone``:
+        :func:`.threshold.disparity_backbone`, ``trees``: :func:`.threshold.orthogonal_trees`, both
+        of the positive weights; ``all``: every edge.
     n_nulls
         Compare with so many random networks: :func:`.summary.null_measures`.
     densities
         Also the area of each measure over these, named ``…_area``:
-        :func:`.summary.area_over_densities`. Not with ``all``.
+        :func:`.summary.area_over_densities`. With ``strongest`` or ``tree`` only.
 
     Raises
     ------
     BadConnectome
-        A density cannot be reached, or densities are asked for of all edges.
+        A density cannot be reached, or densities are asked for where none is chosen.
     """
-    if densities and keep == "all":
+    if densities and keep not in _AT_DENSITY:
         raise BadConnectome(
-            "all edges are kept, so there is one density and no area over several",
+            f"{keep} has one density of its own, and no area over several",
             remedy="Keep the strongest or the tree, or leave the densities out",
         )
     weights = _KEPT[keep](connectome.adjacency, density)
@@ -118,6 +126,14 @@ def density_range(text: str) -> tuple[float, ...]:
     return tuple(round(low + i * step, 10) for i in range(n + 1))
 
 
+def _backbone(weights: ArrayLike, _density: float) -> Array:
+    return disparity_backbone(np.maximum(weights, 0.0))
+
+
+def _trees(weights: ArrayLike, _density: float) -> Array:
+    return orthogonal_trees(np.maximum(weights, 0.0))
+
+
 def _all_edges(weights: ArrayLike, _density: float) -> Array:
     return without_diagonal(weights)
 
@@ -125,8 +141,11 @@ def _all_edges(weights: ArrayLike, _density: float) -> Array:
 _KEPT: dict[Keep, Callable[[ArrayLike, float], Array]] = {
     "strongest": proportional,
     "tree": tree_and_strongest,
+    "backbone": _backbone,
+    "trees": _trees,
     "all": _all_edges,
 }
+_AT_DENSITY = ("strongest", "tree")
 
 
 def write_global_table(path: Path, measured: Iterable[Measured]) -> None:

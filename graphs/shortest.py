@@ -140,28 +140,30 @@ def _dependencies(distance: Array, starts: Index, before: Index, steps: Array, t
     n = len(distance)
     total = np.zeros(n)
     n_paths, dependency = np.empty(n), np.empty(n)
+    last, ends = np.empty(len(before), np.int64), np.zeros(n + 1, np.int64)
     for source in range(n):
         own = distance[source]
         order = np.argsort(own)
         n_paths[:] = 0.0
         dependency[:] = 0.0
         n_paths[source] = 1.0
-        reached = 0
+        reached, n_last = 0, 0
         for v in order:
             if own[v] == np.inf:
                 break
-            reached += 1
             limit = own[v] * (1 + tie)
             for e in range(starts[v], starts[v + 1]):
                 if own[before[e]] + steps[e] <= limit:
                     n_paths[v] += n_paths[before[e]]
+                    last[n_last] = before[e]
+                    n_last += 1
+            reached += 1
+            ends[reached] = n_last
         for place in range(reached - 1, 0, -1):
             v = order[place]
             share = (1 + dependency[v]) / n_paths[v]
-            limit = own[v] * (1 + tie)
-            for e in range(starts[v], starts[v + 1]):
-                if own[before[e]] + steps[e] <= limit:
-                    dependency[before[e]] += n_paths[before[e]] * share
+            for e in range(ends[place], ends[place + 1]):
+                dependency[last[e]] += n_paths[last[e]] * share
         for v in range(n):
             if v != source:
                 total[v] += dependency[v]

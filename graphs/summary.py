@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..storage.errors import BadConnectome
-from . import communities, metrics, nulls, paths
+from . import communities, controllability, metrics, nulls, paths
 from .matrices import Array, as_network
 from .threshold import proportional
 
@@ -72,14 +72,16 @@ def nodal_measures(weights: ArrayLike, *, seed: int = 0) -> dict[str, Array]:
         "module": modules.astype(np.float64),
         "participation_weighted": communities.participation(network, modules),
         "within_module_z": communities.within_module_z(network, modules),
+        "average_controllability": controllability.average_controllability(network),
+        "modal_controllability": controllability.modal_controllability(network),
     }
 
 
 def null_measures(weights: ArrayLike, n_nulls: int, *, seed: int = 0) -> dict[str, float]:
     """Small-worldness by name, compared with ``n_nulls`` random networks of the same degrees.
 
-    See :func:`.nulls.small_world`. Names end in ``_binary`` and ``_weighted`` as in
-    :func:`global_measures`.
+    See :func:`.nulls.small_world` and :func:`.nulls.small_world_propensity`. Names end in
+    ``_binary`` and ``_weighted`` as in :func:`global_measures`.
     """
     network = _scaled(weights)
     found: dict[str, float] = {}
@@ -89,6 +91,7 @@ def null_measures(weights: ArrayLike, n_nulls: int, *, seed: int = 0) -> dict[st
         found[f"path_length_normalised_{kind}"] = world.path_length_normalised
         found[f"small_world_sigma_{kind}"] = world.sigma
         found[f"small_world_omega_{kind}"] = world.omega
+    found["small_world_propensity_weighted"] = nulls.small_world_propensity(network, seed=seed)
     return found
 
 

@@ -41,6 +41,8 @@ class Keep(StrEnum):
 
     STRONGEST = "strongest"
     TREE = "tree"
+    BACKBONE = "backbone"
+    TREES = "trees"
     ALL = "all"
 
 
@@ -69,7 +71,8 @@ def metrics(
     keep: Annotated[
         Keep,
         typer.Option(
-            help="strongest edges up to the density; tree: the spanning tree first; all edges."
+            help="strongest edges up to the density; tree: the spanning tree first. At a density "
+            "of their own: backbone (disparity filter), trees (orthogonal spanning trees), all."
         ),
     ] = Keep.STRONGEST,
     nulls: Annotated[

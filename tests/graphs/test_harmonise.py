@@ -207,11 +207,12 @@ def test_real_sites_are_not_told_apart_after_training_folds_only_harmonisation(s
         combat = fit_combat(values[train], labels[train].tolist(), covariates[train])
         harmonised = combat.transform(values, sites, covariates)
         for name, x in (("raw", values), ("combat", harmonised)):
-            logistic = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, max_iter=200))
+            logistic = make_pipeline(StandardScaler(), LogisticRegression(C=1e-2, max_iter=300))
             told[name].append(logistic.fit(x[train], labels[train]).score(x[test], labels[test]))
             ridge = make_pipeline(StandardScaler(), RidgeCV(np.logspace(0, 4, 9)))
             age[name][test] = ridge.fit(x[train], covariates[train, 0]).predict(x[test])
     correlation = {name: np.corrcoef(a, covariates[:, 0])[0, 1] for name, a in age.items()}
-    assert np.mean(told["raw"]) > 0.5
+    # A classifier that knows the sites: one that does not could not tell what is left of them.
+    assert np.mean(told["raw"]) >= 0.8
     assert np.mean(told["combat"]) <= 0.22
     assert correlation["combat"] >= 0.79

@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 
 from microtome.graphs import metrics, nulls, paths, summary
 from microtome.graphs.cohorts import density_range, measure_network
-from microtome.graphs.threshold import proportional, tree_and_strongest
+from microtome.graphs.threshold import (
+    disparity_backbone,
+    orthogonal_trees,
+    proportional,
+    tree_and_strongest,
+)
 from microtome.storage.connectomes import Connectome
 from microtome.storage.errors import BadConnectome
 
@@ -218,7 +223,7 @@ def test_a_table_row_has_nulls_and_areas_beside_the_measures():
         row["clustering_normalised_binary"] / row["path_length_normalised_binary"]
     )
     assert {f"{name}_area" for name in plain} < set(row)
-    with pytest.raises(BadConnectome, match="all edges"):
+    with pytest.raises(BadConnectome, match="density of its own"):
         measure_network(connectome, keep="all", densities=(0.1, 0.2))
 
 
@@ -227,3 +232,18 @@ def test_a_range_of_densities_is_low_high_step(text):
     assert density_range("0.05:0.3:0.05") == (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
     with pytest.raises(BadConnectome, match="LOW:HIGH:STEP"):
         density_range(text)
+
+
+@pytest.mark.parametrize(
+    ("keep", "kept"), [("backbone", disparity_backbone), ("trees", orthogonal_trees)]
+)
+def test_networks_of_a_density_of_their_own_are_measured(keep, kept):
+    weights = np.corrcoef(np.random.default_rng(0).standard_normal((20, 40)))
+    weights = (weights + weights.T) / 2
+    connectome = Connectome(weights, tuple(map(str, range(20))), "pearson", "fMRI")
+    measured = measure_network(connectome, keep=keep, nodal=True)
+    own = kept(np.maximum(weights, 0))
+    assert measured.whole["density"] == metrics.density(own)
+    assert (measured.nodal["average_controllability"] >= 1).all()
+    with pytest.raises(BadConnectome, match="density of its own"):
+        measure_network(connectome, keep=keep, densities=(0.1, 0.2))
