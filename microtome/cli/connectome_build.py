@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import connectome_report
 from .common import (
     Jobs,
     Overwrite,
@@ -158,6 +159,9 @@ def build(
     controls: Annotated[
         Path | None, typer.Option(exists=True, help="Table of people to compare each row with.")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="HTML file to show the networks in, too.")
+    ] = None,
     jobs: Jobs = 1,
     overwrite: Overwrite = False,
 ) -> None:
@@ -263,4 +267,6 @@ def build(
             console.print(f"without {len(lost)} regions beyond the scan: {', '.join(lost)}")
     if made:
         console.print(f"{len(made)} connectomes in {path}")
+    if made and report is not None:
+        connectome_report.report(path, out=report, jobs=jobs)
     exit_unless_all_done(outcomes)

@@ -231,3 +231,15 @@ def test_scans_of_three_kinds_become_networks_in_one_command(
     shown = " ".join(shown.split())
     assert f"without {len(lost)} regions beyond the scan: " in shown
     assert all(name in shown for name in lost)
+
+
+@pytest.mark.slow
+def test_a_scan_becomes_a_network_and_a_report_in_one_command(shared_data, tmp_path):
+    brain = shared_data / "brain"
+    page = tmp_path / "rest.html"
+    call(
+        "build", brain / "nifti" / "nibabel_functional.nii", "--resample", "--drop-lost",
+        "--atlas", brain / "atlas" / "labels_Neuromorphometrics.nii.gz",
+        "-o", tmp_path / "rest", "--report", page,
+    )  # fmt: skip
+    assert "1 networks of 30 regions, fMRI pearson" in page.read_text()
