@@ -48,10 +48,16 @@ def write_new_predictions(
 
 
 def are_predicted(
-    out: Path, model: MilModel, bags: Sequence[Path], *, overwrite: bool = False
+    out: Path,
+    model: MilModel,
+    bags: Sequence[Path],
+    *,
+    calibrated: bool = False,
+    overwrite: bool = False,
 ) -> bool:
     """Whether ``out`` has what a model says of these bags; raises as the writing of it would."""
-    return is_done(out, kind=KIND, key=_key(model, bags), overwrite=overwrite)
+    key = _key(model, bags, calibrated=calibrated)
+    return is_done(out, kind=KIND, key=key, overwrite=overwrite)
 
 
 def _key(model: MilModel, bags: Sequence[Path], *, calibrated: bool = False) -> str:

@@ -159,6 +159,7 @@ class MilPredictPart(Part):
     """As ``microtome mil predict``: a model that is there already, on the plan's slides."""
 
     model: PlanPath
+    calibrated: bool = False
     device: str = "cpu"
 
 

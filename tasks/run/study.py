@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ...engine.schedule import Skipped
@@ -82,11 +83,14 @@ def predict(task: Task) -> Made | Skipped[Made]:
     out, cohort = task.plan.out / "predicted", _with_bags(task, read_cohort(task.plan.cohort))
     bags = [task.plan.out / "bags" / f"{id_}{BAG}" for id_ in cohort.ids]
     model = load_model(part.model)
+    if part.calibrated:
+        model.require_temperature()
+    how = {"calibrated": part.calibrated, "overwrite": task.overwrite}
     made = Made(out, f"{len(bags)} slides", _left_out(task))
-    if are_predicted(out, model, bags, overwrite=task.overwrite):
+    if are_predicted(out, model, bags, **how):
         return Skipped(made)
-    said = [predict_file(bag, model, device=part.device) for bag in bags]
-    write_new_predictions(out, model, bags, said, overwrite=task.overwrite)
+    work = partial(predict_file, model=model, device=part.device, calibrated=part.calibrated)
+    write_new_predictions(out, model, bags, [work(bag) for bag in bags], **how)
     return made
 
 

@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from slide_files import SVS
 from typer.testing import CliRunner, Result
@@ -14,7 +15,9 @@ from typer.testing import CliRunner, Result
 from microtome.cli.app import app
 from microtome.engine.schedule import run_items
 from microtome.engine.synthetic import write_cohort
+from microtome.graphs.simulate import simulate_cohort
 from microtome.storage.commit import read_commit
+from microtome.storage.connectomes import read_connectomes
 from microtome.storage.errors import CohortError, MicrotomeError, PlanError
 from microtome.storage.predictions import read_predictions
 from microtome.tasks.encode import EncodeOptions, encode_slide
@@ -223,3 +226,46 @@ def test_a_whole_study_ends_in_heatmaps_and_names_whom_it_did_without(
     assert "to make" not in run(plan, "--dry-run").stdout
     run(plan, code=3)
     assert [n for n, state in states(out).items() if state != "skipped"] == ["ingest bad"]
+    # The same slides, by the model that is there now: all of them, and heatmaps of what it says.
+    later = tmp_path / "later.toml"
+    later.write_text(
+        PLAN.replace('"out"', '"later"')
+        + "[mil.predict]\nmodel = 'out/mil/model'\n[heatmap]\noverlay = false\n"
+    )
+    (tmp_path / "later").mkdir()
+    for name in ("slides", "tissue", "bags"):
+        (out / name).rename(tmp_path / "later" / name)
+    run(later, code=3)
+    ends = states(tmp_path / "later")
+    assert (ends["encode well"], ends["mil predict cohort"]) == ("skipped", "done")
+    said = read_predictions(tmp_path / "later/predicted")
+    assert [(p.id, p.fold) for p in said] == [(id_, None) for id_ in ids]
+    assert len(list((tmp_path / "later/heatmaps").glob("*.gz"))) == len(ids)
+
+
+def test_series_become_networks_and_a_diagnosis_without_any_slide(tmp_path: Path) -> None:
+    cohort = simulate_cohort(24, 12, 80, 0.35, seed=2)
+    rows = ["subject,person,diagnosis"]
+    for id_, person, label, values in zip(
+        cohort.ids, cohort.subjects, cohort.labels, cohort.series, strict=True
+    ):
+        np.save(tmp_path / f"{id_}.npy", values)
+        rows.append(f"{id_},{person},{('CN', 'AD')[label]}")
+    np.save(tmp_path / "zz_short.npy", cohort.series[0][:5])
+    (tmp_path / "people.csv").write_text("\n".join(rows) + "\n")
+    plan = tmp_path / "plan.toml"
+    plan.write_text(
+        'out = "out"\n[connectome.build]\ninputs = ["*.npy"]\nrows = "time"\nfisher = true\n'
+        '[connectome.diagnose]\ntable = "people.csv"\nlabel = "diagnosis"\ngroup = "person"\n'
+        'models = ["linear"]\nfolds = 3\nshuffles = 0\n'
+    )
+    run(plan)
+    built = [e for e in entries(tmp_path / "out") if e.stage == "connectome build"]
+    assert built[0].detail.startswith("without zz_short (")
+    networks = read_connectomes(tmp_path / "out/networks.connectomes.zarr")
+    assert networks.subjects == tuple(sorted(cohort.ids))
+    record = read_commit(tmp_path / "out/diagnosis")
+    assert record is not None
+    assert record.kind == "diagnosis"
+    run(plan)
+    assert set(states(tmp_path / "out").values()) == {"skipped"}
