@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..tasks.mil.names import MODEL_TITLES, Kind, ModelName, SplitBy
+from .bags import import_
 from .common import (
     Bags,
     Device,
@@ -46,6 +47,7 @@ def register(app: typer.Typer) -> None:
     group.command()(compare)
     group.command()(evaluate)
     group.command()(explain)
+    group.command("import")(import_)
     app.add_typer(group)
 
 
