@@ -59,8 +59,20 @@ class PagedRows:
             self._map.madvise(mmap.MADV_DONTNEED)
 
 
-def put_array(group: Any, name: str, data: NDArray[Any], chunks: tuple[int, ...]) -> None:
-    """Write an array under ``name``, compressed and with a checksum for each chunk."""
+def put_array(
+    group: Any,
+    name: str,
+    data: NDArray[Any],
+    chunks: tuple[int, ...],
+    shards: tuple[int, ...] | None = None,
+) -> None:
+    """Write an array under ``name``, compressed and with a checksum for each chunk.
+
+    Parameters
+    ----------
+    shards
+        Shape of what one file holds, a multiple of ``chunks``; a chunk a file by default.
+    """
     from zarr.codecs import ZstdCodec
 
     array = group.create_array(
@@ -68,6 +80,7 @@ def put_array(group: Any, name: str, data: NDArray[Any], chunks: tuple[int, ...]
         shape=data.shape,
         dtype=data.dtype,
         chunks=chunks,
+        shards=shards,
         compressors=ZstdCodec(level=1, checksum=True),
         # A chunk of zeros is written too, so that a chunk that is missing is a chunk lost.
         config={"write_empty_chunks": True},
@@ -87,6 +100,13 @@ def get_array(group: Any, name: str) -> NDArray[Any]:
         A chunk is missing, or does not fit its checksum.
     """
     array = group[name]
-    if array.nchunks_initialized < array.nchunks:
-        raise ValueError(f"chunks of {name} are missing")
+    require_whole(array)
     return np.asarray(array[...])
+
+
+def require_whole(array: Any) -> None:
+    """Raise ValueError where a file of an array is missing or empty: it would read as zeros."""
+    files = Path(array.store.root, array.path, "c").rglob("*")
+    is_emptied = any(path.is_file() and not path.stat().st_size for path in files)
+    if is_emptied or array.nchunks_initialized < array.nchunks:
+        raise ValueError(f"chunks of {array.basename} are missing")

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import get_array, put_array
+from .arrays import get_array, put_array, require_whole
 from .commit import new_product, require_commit
-from .errors import BadProduct
+from .errors import BadModel, BadProduct
 
 SUFFIX = ".bag.zarr"
 KIND = "bag"
+
+Box = tuple[float, float, float, float]
+"""(y, x, height, width) in level-0 pixels of the whole image."""
+
+_CHUNK_ROWS, _SHARD_ROWS = 512, 16_384
+"""Rows that are read at once, and rows of a file."""
 
 
 @dataclass(frozen=True)
@@ -133,15 +139,25 @@ _SCALARS = (
 )  # fmt: skip
 
 
-def write_bag(path: Path, bag: Bag, *, key: str, overwrite: bool = False) -> None:
-    """Keep a bag as a Zarr v3 group: ``features``, ``coords_px`` and one array a quality column.
+def write_bag(
+    path: Path, bag: Bag, *, key: str, overwrite: bool = False, half: bool = False
+) -> None:
+    """Keep a bag as a Zarr v3 group: ``features``, ``coords_px`` and ``quality`` [n, columns].
 
-    That of a scan has ``corner_vox`` too, and the rest of its places in the record.
+    That of a scan has ``corner_vox`` too, and the rest of its places in the record. Features are
+    sharded: a file for each 16,384 tiles.
+
+    Parameters
+    ----------
+    half
+        Keep features as float16: half of the disk, three decimal digits.
 
     Raises
     ------
     StaleProduct
         A bag made with another key is there and ``overwrite`` is false.
+    BadModel
+        A feature is too large for ``half``.
     """
     import zarr
 
@@ -156,18 +172,37 @@ def write_bag(path: Path, bag: Bag, *, key: str, overwrite: bool = False) -> Non
         }
     with new_product(path, kind=KIND, key=key, about=about, overwrite=overwrite) as folder:
         group = zarr.open_group(folder, mode="w", zarr_format=3, attributes={"microtome": about})
-        rows = max(1, min(len(bag), 4096))
-        features = np.asarray(bag.features, np.float32)
-        put_array(group, "features", features, (rows, max(1, bag.features.shape[1])))
+        _put_features(group, bag, half=half)
+        rows = max(1, min(len(bag), _SHARD_ROWS))
         put_array(group, "coords_px", np.asarray(bag.coords_px, np.int64), (rows, 2))
         if bag.scan is not None:
             put_array(group, "corner_vox", np.asarray(bag.scan.corner_vox, np.float64), (rows, 3))
-        for name, column in bag.quality.items():
-            put_array(group, f"quality/{name}", np.asarray(column, np.float32), (rows,))
+        if bag.quality:
+            columns = [np.asarray(bag.quality[name], np.float32) for name in about["quality"]]
+            put_array(group, "quality", np.stack(columns, axis=1), (rows, len(columns)))
 
 
-def read_bag(path: str | Path) -> Bag:
+def _put_features(group: Any, bag: Bag, *, half: bool) -> None:
+    with np.errstate(over="ignore"):
+        features = np.asarray(bag.features, np.float16 if half else np.float32)
+    if half and (np.isinf(features) & np.isfinite(bag.features)).any():
+        raise BadModel(
+            f"a feature of {bag.encoder} is too large for 16 bits",
+            where=bag.id,
+            remedy="Encode without --half",
+        )
+    rows, width = max(1, min(len(bag), _CHUNK_ROWS)), max(1, features.shape[1])
+    shard = rows * max(1, min(-(-len(bag) // rows), _SHARD_ROWS // rows))
+    put_array(group, "features", features, (rows, width), (shard, width))
+
+
+def read_bag(path: str | Path, *, within: Box | None = None) -> Bag:
     """Read a bag that :func:`write_bag` kept.
+
+    Parameters
+    ----------
+    within
+        Only tiles that reach into this rectangle; of the others no feature is read.
 
     Raises
     ------
@@ -183,14 +218,35 @@ def read_bag(path: str | Path) -> Bag:
         scalars: dict[str, Any] = {name: about[name] for name in _SCALARS}
         for name in ("footprint_px", "slide_px", "slide_mpp", "bounds_px", "feature_names"):
             scalars[name] = None if scalars[name] is None else tuple(scalars[name])
-        quality = {name: get_array(group, f"quality/{name}") for name in about["quality"]}
-        features, coords_px = get_array(group, "features"), get_array(group, "coords_px")
+        names = about["quality"]
+        quality = dict(zip(names, get_array(group, "quality").T, strict=True)) if names else {}
+        coords_px = get_array(group, "coords_px")
         scan = _read_places(group, about["scan"]) if "scan" in about else None
-        return Bag(**scalars, features=features, coords_px=coords_px, quality=quality, scan=scan)
+        rows: Any = slice(None)
+        if within is not None:
+            rows = rows_within(coords_px, scalars["footprint_px"], within)
+            scan = None if scan is None else replace(scan, corner_vox=scan.corner_vox[rows])
+        require_whole(group["features"])
+        return Bag(
+            **scalars,
+            features=np.asarray(group["features"].oindex[rows], np.float32),
+            coords_px=coords_px[rows],
+            quality={name: np.ascontiguousarray(column[rows]) for name, column in quality.items()},
+            scan=scan,
+        )
     except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise BadProduct(
             f"the bag is damaged ({error})", where=path, remedy="Delete it and encode again"
         ) from error
+
+
+def rows_within(
+    coords_px: NDArray[np.int64], footprint_px: tuple[float, float], within: Box
+) -> NDArray[np.int64]:
+    """Which tiles reach into a rectangle: int64 [k], in order."""
+    corner, size = np.array(within[:2]), np.array(within[2:])
+    reaches = (coords_px < corner + size) & (coords_px + np.array(footprint_px) > corner)
+    return np.flatnonzero(reaches.all(axis=1))
 
 
 def _read_places(group: Any, about: Mapping[str, Any]) -> ScanPlaces:

@@ -29,7 +29,7 @@ from ..storage.exchange.hdf5 import opened
 
 Format = Literal["clam", "trident", "stamp", "anndata"]
 EXPORT_VERSION = 1
-IMPORT_VERSION = 1
+IMPORT_VERSION = 2
 """Go up when the same input would give another file, or another bag."""
 
 FILES = (".h5", ".hdf5", ".pt")

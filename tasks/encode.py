@@ -52,8 +52,8 @@ __all__ = [
     "tissue_tiles",
 ]
 
-PIPELINE_VERSION = 1
-"""Goes up with every change that alters the tiles or the quality columns of a bag."""
+PIPELINE_VERSION = 2
+"""Goes up with every change that alters the tiles, the columns or the files of a bag."""
 
 _FEATURES = "features"
 
@@ -262,7 +262,7 @@ def encode_slide(
             readers=options.readers,
             scratch=out,
         )
-    write_bag(bag_path, bag, key=key, overwrite=overwrite)
+    write_bag(bag_path, bag, key=key, overwrite=overwrite, half=options.half)
     return Encoded(bag_path, len(bag), encoder.dim, bag.corrupt_tiles)
 
 
@@ -281,8 +281,9 @@ def _prepared(
 def _key(item: SlideItem, options: EncodeOptions, encoder: Encoder) -> str:
     parameters = asdict(options)
     del parameters["device"], parameters["masks"], parameters["readers"]
-    if not options.is_compiled:
-        del parameters["is_compiled"]
+    for name in ("is_compiled", "half"):
+        if not parameters[name]:
+            del parameters[name]
     mask = _mask_path(item.id, options)
     parameters |= {"encoder": f"{encoder.name}@{encoder.version}"}
     parameters |= {"tile_px": encoder.tile_px, "mpp": encoder.mpp}

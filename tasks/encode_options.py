@@ -42,6 +42,8 @@ class EncodeOptions:
         Threads that read a slide, as :func:`encode` takes them; no bit of a bag depends on it.
     is_compiled
         Deep encoders go through ``torch.compile`` first.
+    half
+        Features are kept in 16 bits.
     """
 
     encoder: str = DEFAULT
@@ -57,6 +59,7 @@ class EncodeOptions:
     edge: Edge = "drop"
     readers: int | None = None
     is_compiled: bool = False
+    half: bool = False
 
     def load(self) -> Encoder:
         """Load the encoder; the same one each time within a process."""

@@ -36,7 +36,7 @@ from .encode import Encoded, EncodeOptions, encode_slide
 from .scan_options import DEFAULT, UM_PER_MM, BlockEncoder, ScanOptions
 from .slide_list import SlideItem
 
-PIPELINE_VERSION = 1
+PIPELINE_VERSION = 2
 """Goes up with every change that alters the samples, the windows or the blocks of a scan's bag."""
 
 
@@ -136,7 +136,7 @@ def encode_scan(
         for blocks in cut_blocks(seen.lattice, seen.grid)
     )
     bag = _bag(id_, volume, seen, encoder, np.concatenate(list(batches)))
-    write_bag(path, bag, key=key, overwrite=overwrite)
+    write_bag(path, bag, key=key, overwrite=overwrite, half=options.half)
     return Encoded(path, len(bag), encoder.dim, what=what)
 
 
@@ -206,6 +206,8 @@ def _key(
 ) -> str:
     parameters = asdict(options)
     del parameters["device"]
+    if not options.half:
+        del parameters["half"]
     parameters |= {"encoder": f"{encoder.name}@{encoder.version}", "modality": modality}
     parameters |= {"spacing_mm": options.samples_mm, "windows": channels}
     parameters |= {"min_foreground": options.least_foreground}

@@ -86,6 +86,8 @@ class ScanOptions:
         slices by default.
     series, resample
         As :func:`~microtome.engine.volumes.open_volume` takes them.
+    half
+        Features are kept in 16 bits.
     precision, device
         Of deep encoders.
     """
@@ -105,6 +107,7 @@ class ScanOptions:
     series: str | None = None
     resample: bool = False
     precision: Precision = "fp32"
+    half: bool = False
     device: str = "cpu"
 
     @property

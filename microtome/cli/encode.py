@@ -124,6 +124,9 @@ def encode(
     is_compiled: Annotated[
         bool, typer.Option("--compile", help="torch.compile a deep encoder: slow start, then fast.")
     ] = False,
+    half: Annotated[
+        bool, typer.Option("--half", help="Keep features in 16 bits: half of the disk.")
+    ] = False,
     readers: Annotated[
         int | None,
         typer.Option(min=1, help="Threads that read a slide; by default its share of the cores."),
@@ -206,6 +209,7 @@ def encode(
         min_tissue=0.5 if min_tissue is None else min_tissue,
         max_corrupt=max_corrupt,
         precision=precision.value,
+        half=half,
         device=device,
         masks=masks,
         stain=None if stain is None else stain.value,
@@ -228,6 +232,7 @@ def encode(
         series=series,
         resample=resample,
         precision=precision.value,
+        half=half,
         device=device,
     )
     if encoder is not None:

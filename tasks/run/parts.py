@@ -109,6 +109,7 @@ class EncodePart(Part):
     device: str = "cpu"
     precision: Precision = "fp32"
     is_compiled: bool = False
+    half: bool = False
     readers: int | None = Field(default=None, ge=1)
     block_mm: float = Field(default=16.0, ge=0.01)
     spacing_mm: float | None = Field(default=None, ge=0.01)

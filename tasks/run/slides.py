@@ -97,6 +97,7 @@ def encode(task: Task) -> Made | Skipped[Made]:
         min_tissue=0.5 if part.min_tissue is None else part.min_tissue,
         max_corrupt=part.max_corrupt,
         precision=part.precision,
+        half=part.half,
         device=part.device,
         masks=masks,
         stain=part.stain,
@@ -120,6 +121,7 @@ def encode(task: Task) -> Made | Skipped[Made]:
         series=part.series,
         resample=part.resample,
         precision=part.precision,
+        half=part.half,
         device=part.device,
         **named,
     )
