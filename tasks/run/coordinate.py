@@ -17,10 +17,9 @@ from ..slide_list import SlideItem, list_slides
 from .history import (
     FOLDER,
     History,
-    is_poison,
     new_ledger_path,
     quarantine_path,
-    read_history,
+    read_poison,
     write_quarantine,
 )
 from .plan import Plan
@@ -214,9 +213,9 @@ def run_plan(
     steps = steps_of(plan, shard, overwrite=overwrite)
     mine = plan.out / FOLDER / f"part-{shard.number}-of-{shard.count}"
     with writable(mine), claim(mine):
-        history = read_history(plan.out)
         if not retry:
-            steps = [replace(step, task=_marked(step.task, history)) for step in steps]
+            poison = read_poison(plan.out)
+            steps = [replace(step, task=_marked(step.task, poison)) for step in steps]
         run = _Run(plan, Ledger(new_ledger_path(plan.out)), steps, tell)
         ended = run_steps(
             steps,
@@ -231,9 +230,9 @@ def run_plan(
     return Finished(run.ledger, left)
 
 
-def _marked(task: Task, history: History) -> Task:
-    entry = history.get((task.stage, task.item))
-    return replace(task, quarantined=entry.detail) if entry and is_poison(entry) else task
+def _marked(task: Task, poison: History) -> Task:
+    entry = poison.get((task.stage, task.item))
+    return task if entry is None else replace(task, quarantined=entry.detail or entry.reason)
 
 
 def _work(task: Task, *, timeout_s: float | None) -> Made | Skipped[Made]:

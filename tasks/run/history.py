@@ -9,16 +9,18 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from ...engine.flow import TRIES
 from ...storage.commit import writable, write_text
 from ...storage.errors import Quarantined, TookTooLong, WorkerDied
 from ...storage.ledger import Entry, read_ledger
 
 FOLDER = "run"
 _LEDGER = re.compile(r"(\d{4,})-.*\.jsonl")
-_POISON = (WorkerDied.reason, TookTooLong.reason, Quarantined.reason)
+_DEADLY = (WorkerDied.reason, TookTooLong.reason)
 
 History = dict[tuple[str, str], Entry]
 """The last end of each (stage, item)."""
@@ -48,9 +50,21 @@ def entries(out: Path) -> Iterator[Entry]:
         yield from read_ledger(path)
 
 
-def is_poison(entry: Entry | None) -> bool:
-    """Whether it killed its process, or hung, at every try of the last run."""
-    return entry is not None and entry.state == "failed" and entry.reason in _POISON
+def read_poison(out: Path) -> dict[tuple[str, str], Entry]:
+    """Steps that killed their process, or hung, at every one of their last tries, with the last.
+
+    One try is not enough: a run may have been killed before it could try again.
+    """
+    tries: Counter[tuple[str, str]] = Counter()
+    last: History = {}
+    for entry in entries(out):
+        step = entry.stage, entry.item
+        if entry.state == "failed" and entry.reason in _DEADLY:
+            tries[step] += 1
+            last[step] = entry
+        elif entry.reason != Quarantined.reason:
+            tries[step] = 0
+    return {step: last[step] for step, count in tries.items() if count >= TRIES}
 
 
 def quarantine_path(out: Path, stage: str, item: str) -> Path:

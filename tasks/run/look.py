@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -14,14 +14,17 @@ from ...engine.schedule import Skipped
 from ...storage.commit import NotMade, looking
 from ...storage.errors import MicrotomeError, StaleProduct
 from .coordinate import Shard, steps_of
-from .history import History, is_poison, last_made, read_history
+from .history import History, last_made, read_history, read_poison
 from .plan import Plan
 from .stages import Stage, run_task, stage_named
-from .task import Task
+from .task import Task, step_name
 
 Seen = Literal["fresh", "to make", "waits", "stale", "quarantined", "in the way"]
 """``waits``: to be made once what it takes has been. ``stale``: made otherwise than the plan asks;
 only ``overwrite`` replaces it. ``in the way``: it would end in a named error."""
+
+_Stages = Mapping[str, Sequence[str]]
+"""Stages at which a slide ended for good, by its id."""
 
 _SAMPLE = 16
 """Finished products of a stage that its sizes are estimated from."""
@@ -79,28 +82,32 @@ def look_at(
     Each stage's own function is asked (:func:`~microtome.storage.commit.looking`), so the answer
     is what a run would find.
     """
-    history = read_history(plan.out)
+    history, poison = read_history(plan.out), read_poison(plan.out)
+    given_up: defaultdict[str, list[str]] = defaultdict(list)
+    for (stage, item), end in (history | poison).items():
+        if end.state == "rejected" or (stage, item) in poison:
+            given_up[item].append(stage)
     seen: dict[str, Look] = {}
     for step in steps_of(plan, shard, overwrite=overwrite):
-        look = _look(step, seen, history)
+        look = _look(step, seen, poison, given_up)
         seen[step.name] = look
         tell(look)
     return list(seen.values())
 
 
-def _look(step: Step[Task], seen: Mapping[str, Look], history: History) -> Look:
+def _look(step: Step[Task], seen: Mapping[str, Look], poison: History, given_up: _Stages) -> Look:
     task = step.task
     size = _input_bytes(task)
     lacking = frozenset(
         seen[name].task.item
         for name in step.gathers
-        if seen[name].seen != "fresh" and _is_given_up(seen[name].task, seen, history)
+        if seen[name].seen != "fresh" and _is_given_up(seen[name].task, seen, given_up)
     )
     ready = all(seen[name].seen == "fresh" for name in step.after) and all(
         seen[name].seen == "fresh" or seen[name].task.item in lacking for name in step.gathers
     )
-    if is_poison(history.get((task.stage, task.item))):
-        return Look(task, "quarantined", history[task.stage, task.item].reason)
+    if (task.stage, task.item) in poison:
+        return Look(task, "quarantined", poison[task.stage, task.item].reason)
     if not ready:
         return Look(task, "waits", read_bytes=size)
     try:
@@ -116,14 +123,10 @@ def _look(step: Step[Task], seen: Mapping[str, Look], history: History) -> Look:
     return Look(task, "fresh")
 
 
-def _is_given_up(task: Task, seen: Mapping[str, Look], history: History) -> bool:
+def _is_given_up(task: Task, seen: Mapping[str, Look], given_up: _Stages) -> bool:
     """Whether the slide ended for good at this stage or at one before it, in an earlier run."""
-    ends = [
-        history.get((look.task.stage, task.item))
-        for look in seen.values()
-        if look.task.item == task.item and look.seen != "fresh"
-    ]
-    return any(end is not None and (end.state == "rejected" or is_poison(end)) for end in ends)
+    ends = (seen.get(step_name(stage, task.item)) for stage in given_up.get(task.item, ()))
+    return any(look is not None and look.seen != "fresh" for look in ends)
 
 
 def _input_bytes(task: Task) -> int:

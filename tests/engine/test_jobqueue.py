@@ -12,6 +12,7 @@ from pathlib import Path
 import cloudpickle
 import psutil
 import pytest
+from batch_system import stand_in
 
 from microtome.engine.jobqueue import BATCH_SYSTEMS, JobProfile, open_job_pool, submit_coordinator
 from microtome.engine.schedule import run_items
@@ -19,32 +20,15 @@ from microtome.storage.errors import MissingDependency, NoCluster
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-# As sbatch and scancel: a number for a script that runs elsewhere, and its end by that number.
-SUBMIT = """#!/bin/bash
-script=${@: -1}
-cp "$script" "$JOBS/$$.sh"
-SLURM_JOB_ID=$$ setsid bash "$JOBS/$$.sh" > "$JOBS/$$.log" 2>&1 < /dev/null &
-echo $! > "$JOBS/$$.pid"
-echo "Submitted batch job $$"
-"""
-CANCEL = """#!/bin/bash
-for job in "$@"; do kill -TERM -- -$(cat "$JOBS/$job.pid"); done
-"""
 LOCAL = JobProfile(cores=1, memory="1GB", jobs=2, interface="lo", tls=False)
 
 
 @pytest.fixture
 def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the stand-in keeps its jobs."""
-    commands = tmp_path / "commands"
-    commands.mkdir()
-    for name, text in (("sbatch", SUBMIT), ("scancel", CANCEL)):
-        (commands / name).write_text(text)
-        (commands / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{commands}:{os.environ['PATH']}")
-    monkeypatch.setenv("JOBS", str(tmp_path / "jobs"))
+    for name, value in stand_in(tmp_path, os.environ["PATH"]).items():
+        monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "jobs").mkdir()
     return tmp_path / "jobs"
 
 

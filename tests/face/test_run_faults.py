@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from batch_system import stand_in
 
 from microtome.engine.synthetic import write_cohort
 from microtome.tasks.run.history import entries, quarantine_path, read_history
@@ -236,6 +237,34 @@ def test_workers_that_are_killed_cost_the_item_that_they_die_with(
     assert states(plan)["ingest slide-03"] == "failed(quarantined)"
     assert ended(plan, "retry", "--jobs", 2)[0] == 0
     assert products(plan) == undisturbed
+
+
+def test_jobs_of_a_batch_system_are_killed_and_their_coordinator_too(
+    cohort: Path,
+    undisturbed: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in stand_in(tmp_path, os.environ["PATH"]).items():
+        monkeypatch.setitem(ENVIRONMENT, name, value)
+    plan = written(tmp_path, cohort)
+    with plan.open("a") as file:
+        file.write('[cluster]\nmemory = "1GB"\njobs = 2\ninterface = "lo"\ntls = false\n')
+    with started(plan, "--cluster", "slurm") as process:
+        for steps in (2, 4):
+            wait_until(has_ended(plan, steps))
+            job = sorted((tmp_path / "jobs").glob("*.pid"), key=lambda p: p.stat().st_mtime)[-1]
+            os.killpg(int(job.read_text()), signal.SIGKILL)
+        wait_until(has_ended(plan, 7))
+        process.kill()
+    code, said = ended(plan, "--cluster", "slurm")
+    assert code == 0, said
+    assert products(plan) == undisturbed
+    assert not [e for e in read_history(tmp_path / "out").values() if e.state == "failed"]
+    # Nothing is left behind that a batch system would go on to count.
+    jobs = [int(file.read_text()) for file in (tmp_path / "jobs").glob("*.pid")]
+    assert len(jobs) >= 3
+    wait_until(lambda: not any(psutil.pid_exists(job) for job in jobs))
 
 
 def test_a_detached_run_outlives_whoever_started_it(
