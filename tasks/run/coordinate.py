@@ -211,6 +211,7 @@ def run_plan(
     """
     shard = shard or Shard()
     steps = steps_of(plan, shard, overwrite=overwrite)
+    steps = [replace(step, task=replace(step.task, jobs=pool.jobs)) for step in steps]
     mine = plan.out / FOLDER / f"part-{shard.number}-of-{shard.count}"
     with writable(mine), claim(mine):
         if not retry:

@@ -9,7 +9,7 @@ from ...engine.tissue import SUFFIX as MASK
 from ...engine.tissue import TissueMade, make_tissue, slide_image
 from ...storage.codecs import codec_named
 from ...storage.errors import PlanError
-from ..encode import Encoded, EncodeOptions
+from ..encode import Encoded, EncodeOptions, share_cores
 from ..encode_scan import encode_item
 from ..ingest_run import IngestItem, IngestOptions, ingest_item
 from ..scan_options import ScanOptions
@@ -128,7 +128,7 @@ def encode(task: Task) -> Made | Skipped[Made]:
     made = encode_item(
         _slide(task),
         out=task.plan.out / "bags",
-        slides=of_slides,
+        slides=share_cores(of_slides, task.jobs),
         scans=of_scans,
         overwrite=task.overwrite,
     )

@@ -27,6 +27,8 @@ class Task:
         Which one; None for the whole cohort.
     lacking
         Of a stage over the cohort: ids of slides that have no input to it and never will.
+    jobs
+        How many tasks run at once: they part the cores between them.
     quarantined
         Why it is left alone; empty where it is not.
     """
@@ -36,6 +38,7 @@ class Task:
     slide: SlideItem | None = None
     overwrite: bool = False
     lacking: frozenset[str] = frozenset()
+    jobs: int = 1
     quarantined: str = ""
 
     @property
