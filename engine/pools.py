@@ -10,6 +10,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Any, Protocol, TypeVar
 
+import psutil
+
 from ..storage.errors import NoCluster
 from .memory import memory_budget
 
@@ -18,6 +20,9 @@ R = TypeVar("R")
 
 _REACH_S = 10
 """How long a scheduler, and its first worker, are waited for."""
+
+_GOODBYE_S = 20
+"""How long a local cluster may take to end."""
 
 _LOOK_S = 20
 """How often is looked, while work is waited for, whether anybody is left to do it."""
@@ -122,11 +127,24 @@ def open_pool(jobs: int = 1, *, cluster: str | None = None) -> Iterator[Pool]:
             dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
         )
-        stack.callback(close_late, local)
+        stack.callback(_close_cluster, local)
         client = Client(local)
         stack.callback(close_late, client)
         remedy = "Run it again with fewer --jobs, so with more memory each: it goes on from there"
         yield on_dask(client, jobs, f"--jobs {jobs}", remedy)
+
+
+def _close_cluster(local: Any) -> None:
+    """Close a local cluster; where a worker has just died, Dask may wait for it for ever."""
+    nannies = list(local.workers.values())
+    try:
+        local.close(timeout=_GOODBYE_S)
+    except TimeoutError:
+        for nanny in nannies:
+            nanny.auto_restart = False
+            with suppress(psutil.NoSuchProcess):
+                if nanny.pid:
+                    psutil.Process(nanny.pid).kill()
 
 
 def close_late(part: Any) -> None:
