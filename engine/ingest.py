@@ -158,10 +158,11 @@ def ingest_slide(
         if codec is not None or extras != Extras():
             raise ValueError("the profile 'virtual' encodes nothing and keeps nothing")
         return _ingest_view(path, product, name, mpp, overwrite=overwrite)
-    with open_slide(path, mpp=mpp) as slide:
-        info = slide.info
-        plan, why = choose_plan(slide, profile, codec)
-        provenance = extras.about(slide)
+    lender = Lender(path, mpp)
+    with lender:
+        info = lender.slide.info
+        plan, why = choose_plan(lender.slide, profile, codec)
+        provenance = extras.about(lender.slide)
     identity = file_identity(path)
     key = product_key(
         kind=SLIDE,
@@ -200,7 +201,7 @@ def ingest_slide(
             product, kind=SLIDE, key=key, about=about, overwrite=overwrite, resume=True
         ) as folder,
         open_pool(jobs) if pool is None else nullcontext(pool) as active,
-        Lender(path, mpp) as lender,
+        lender,
     ):
         work = partial(make_part, plan=plan, lender=lender, product=product, folder=folder)
         for stage in range(plan.stages):
