@@ -8,11 +8,23 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+LONG = {
+    "docs/tutorials/camel.md",
+    "docs/how-to/encoders.md",
+    "docs/how-to/exchange-bags.md",
+    "docs/how-to/mil.md",
+    "docs/how-to/qupath.md",
+    "docs/how-to/train-an-encoder.md",
+}
+"""Pages whose commands take half a minute and more: for make test-all."""
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -28,8 +40,13 @@ def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+def marked(page: Path) -> Any:
+    """A page as a parameter, with its length."""
+    return pytest.param(page, marks=[pytest.mark.slow] if name_of(page) in LONG else [])
+
+
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("page", [p for p in PAGES if commands(p)], ids=name_of)
+@pytest.mark.parametrize("page", [marked(p) for p in PAGES if commands(p)], ids=name_of)
 def test_commands_of_a_page_run(
     page: Path, own_demo: Path, shared_data: Path, tmp_path: Path
 ) -> None:
