@@ -23,7 +23,7 @@ from .annotation_store import SUFFIX as STORE_SUFFIX
 from .annotation_store import read_annotation_store
 from .errors import BadGeometry, UnreadableFile
 from .polygons import repaired
-from .qupath_check import DEPTH, Effect, Problem, is_nested, is_uuid, read_document
+from .qupath_check import DEPTH, Effect, Problem, in_plane, is_nested, is_uuid, read_document
 from .qupath_objects import OBJECT_TYPES, Annotation, Frame, PathClass
 
 _NO_NUMBER = ("NaN", "Infinity", "-Infinity")
@@ -238,8 +238,8 @@ class _Reader:
             case {"type": "Point" | "MultiPoint" | "LineString" as kind, "coordinates": places}:
                 if not is_nested(places, DEPTH[kind]) or (kind == "LineString" and len(places) < 2):
                     return None
-                found = shape({"type": kind, "coordinates": places})
-                moved = translate(shapely.force_2d(found), *self._origin)
+                found = shape({"type": kind, "coordinates": in_plane(places, DEPTH[kind])})
+                moved = translate(found, *self._origin)
                 return moved if moved.intersects(self._slide) else None
         return None
 

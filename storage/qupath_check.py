@@ -248,6 +248,7 @@ def _check_geometry(geometry: Any, seen: _Seen) -> Iterator[Finding]:
     if not is_nested(coordinates, DEPTH[kind]):
         yield "coordinates", f"not the finite numbers of a {kind}", "refused"
         return
+    flat = in_plane(coordinates, DEPTH[kind])
     polygons = {"Polygon": [coordinates], "MultiPolygon": coordinates}.get(kind, [])
     rings = [ring for polygon in polygons for ring in polygon]
     if any(len(ring) < 4 for ring in rings):
@@ -255,7 +256,7 @@ def _check_geometry(geometry: Any, seen: _Seen) -> Iterator[Finding]:
     elif any(ring[0] != ring[-1] for ring in rings):
         yield "ring-closed", "a ring does not end where it starts", "refused"
     elif polygons:
-        yield from _check_area(shape(geometry))
+        yield from _check_area(shape({"type": kind, "coordinates": flat}))
     if kind == "MultiPolygon" and len(coordinates) == 1:
         yield "multipolygon", "of one part; write it as a Polygon", "refused"
     yield from _check_extent(coordinates, DEPTH[kind], seen.size_px)
@@ -268,6 +269,11 @@ def is_nested(value: Any, depth: int) -> bool:
     if depth > 0:
         return all(is_nested(part, depth - 1) for part in value)
     return len(value) in (2, 3) and all(_is_number(part) for part in value)
+
+
+def in_plane(value: Any, depth: int) -> Any:
+    """Positions in ``depth`` nested lists without the depth that some of them may have."""
+    return value[:2] if depth == 0 else [in_plane(part, depth - 1) for part in value]
 
 
 def _check_area(area: BaseGeometry) -> Iterator[Finding]:

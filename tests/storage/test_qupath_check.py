@@ -7,7 +7,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from qupath_samples import export, some_tiles
 
@@ -218,6 +218,7 @@ PLACES = [
 
 @settings(max_examples=400, deadline=None)
 @given(st.sampled_from(PLACES), JSON)
+@example(("geometry", "coordinates", 0, 1), [0, 0, 0])
 def test_the_checker_survives_any_json(tmp_path_factory, place, value):
     broken = copy.deepcopy(GOOD)
     put(value, *place)(broken)
