@@ -107,7 +107,8 @@ def _overlap(bag: Bag) -> int:
 
 
 def _least_step(values: NDArray[np.int64]) -> int:
-    steps = np.diff(np.unique(values))
+    # They ascend; as unsigned numbers even the widest step does not turn negative.
+    steps = np.diff(np.unique(values).view(np.uint64))
     return int(steps.min()) if len(steps) else 0
 
 

@@ -187,6 +187,15 @@ class TestRound:
         export_clam(bag, path)
         assert_same(import_bag(path), bag)
 
+    def test_tiles_at_both_ends_of_numbers_share_nothing(self, tmp_path):
+        most = np.iinfo(np.int64).max
+        coords_px = np.array([[most, -1], [most, most]])
+        bag = sample_bags.a_bag(2, coords_px=coords_px)
+        export_clam(bag, tmp_path / "x.h5")
+        with h5py.File(tmp_path / "x.h5") as file:
+            assert file["coords"].attrs["overlap"] == 0
+        assert_same(import_bag(tmp_path / "x.h5"), bag)
+
     def test_by_way_of_stamp_nothing_moves(self, tmp_path):
         export_stamp(a_bag(), tmp_path / "case-17.h5")
         facts = replace(SLIDE, bounds_px=a_bag().bounds_px)
