@@ -86,12 +86,7 @@ class Bags:
         """
         chosen = [self.bags[i] for i in rows]
         if rng is not None:
-            chosen = [
-                bag[rng.permutation(len(bag))[:MOST_INSTANCES]]
-                if len(bag) > MOST_INSTANCES
-                else bag
-                for bag in chosen
-            ]
+            chosen = [_fewer(bag, rng) for bag in chosen]
         return torch.cat(chosen), [len(bag) for bag in chosen], self.target[torch.from_numpy(rows)]
 
 
