@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+from functools import partial
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from calling import call as call_command
 
-from microtome.cli.app import app
 from microtome.graphs.simulate import simulate_cohort
 from microtome.storage.connectomes import ConnectomeCohort, write_connectomes
 from microtome.storage.errors import StaleProduct
 
-
-def call(*arguments, code=0):
-    result = CliRunner().invoke(app, ["connectome", *map(str, arguments)])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result.output
+call = partial(call_command, "connectome")
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ import csv
 import json
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
+from calling import call as call_command
 from PIL import Image
-from typer.testing import CliRunner
 
-from microtome.cli.app import app
 from microtome.graphs.simulate import simulate_cohort
 from microtome.storage.commit import read_commit
 from microtome.storage.connectomes import read_connectomes
@@ -21,12 +21,7 @@ from microtome.storage.errors import CohortError, StaleProduct
 MEASURES = ("density", "clustering_weighted", "global_efficiency_weighted", "modularity_weighted")
 
 
-def call(*arguments, code=0):
-    result = CliRunner().invoke(app, ["connectome", *map(str, arguments)])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result.output
+call = partial(call_command, "connectome")
 
 
 @pytest.fixture(scope="module")

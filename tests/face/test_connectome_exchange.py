@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from calling import call as call_command
 
-from microtome.cli.app import app
 from microtome.graphs.exchange import bids_name, export_networks
 from microtome.storage.connectomes import ConnectomeCohort, read_connectomes, write_connectomes
 from microtome.storage.errors import BadConnectome
 
-
-def call(*arguments):
-    result = CliRunner().invoke(app, ["connectome", *map(str, arguments)])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
+call = partial(call_command, "connectome")
 
 
 def cohort(*subjects: str) -> ConnectomeCohort:

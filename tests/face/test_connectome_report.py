@@ -5,27 +5,21 @@ from __future__ import annotations
 import base64
 import io
 import re
+from functools import partial
 
 import numpy as np
 import pytest
 from browser import open_page
+from calling import call as call_command
 from PIL import Image
-from typer.testing import CliRunner
 
-from microtome.cli.app import app
 from microtome.graphs import cohort_plots, summary
 from microtome.graphs.simulate import simulate_cohort
 from microtome.graphs.threshold import proportional
 from microtome.storage.connectomes import ConnectomeCohort, write_connectomes
 from microtome.storage.ledger import Entry, Ledger
 
-
-def call(*arguments, code=0) -> str:
-    result = CliRunner().invoke(app, ["connectome", *map(str, arguments)])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result.output
+call = partial(call_command, "connectome")
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,8 @@ import json
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from calling import call as call_command
 
-from microtome.cli.app import app
 from microtome.graphs.functional import functional_connectome
 from microtome.graphs.simulate import simulate_cohort
 from microtome.storage.commit import read_commit
@@ -50,11 +49,7 @@ def study(tmp_path_factory, simulated):
 def call(study, out, *options, code=0):
     cohort, table = study / "rest.connectomes.zarr", study / "people.csv"
     arguments = ["diagnose", cohort, "-t", table, "--subject", "session", "-o", out, *options]
-    result = CliRunner().invoke(app, ["connectome", *map(str, arguments)], env={"COLUMNS": "200"})
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result.output
+    return call_command("connectome", *arguments, code=code)
 
 
 OPTIONS = ("--label", "diagnosis", "--positive", "AD", "--group", "person", "--site", "scanner",

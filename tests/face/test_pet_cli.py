@@ -8,19 +8,14 @@ import json
 import nibabel
 import numpy as np
 import pytest
-from typer.testing import CliRunner
+from calling import call as call_command
 
-from microtome.cli.app import app
 from microtome.graphs.time_activity_files import read_time_activity
 from microtome.storage.connectomes import read_connectomes
 
 
 def call(*arguments, code=0):
-    result = CliRunner().invoke(app, [*map(str, arguments)])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return " ".join(result.output.split())
+    return " ".join(call_command(*arguments, code=code).split())
 
 
 def rows(path):
