@@ -80,26 +80,36 @@ class LinearModel:
         mean, sd = edges.mean(0), spread(edges)
         fit = partial(_MACHINES[self.kind], seed=seed)
         weights, intercept = fit((edges - mean) / sd, train.labels, self.c)
-        return FittedLinear(self, mean, sd, weights, intercept)
+        return FittedLinear(mean, sd, weights, intercept, self)
 
     def describe(self) -> Mapping[str, Any]:
         return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
-class FittedLinear:
-    """What :class:`LinearModel` learnt: float64 [e] each, over edges i < j."""
+class _Line:
+    """A weight for each standardised value: float64 [k] each."""
 
-    model: LinearModel
     mean: Array
     sd: Array
     weights: Array
     intercept: float
 
+    def log_odds(self, values: Array) -> Array:
+        """Of rows of values [s, k]: float64 [s]."""
+        standard: Array = (values - self.mean) / self.sd
+        return standard @ self.weights + self.intercept
+
+
+@dataclass(frozen=True, eq=False)
+class FittedLinear(_Line):
+    """What :class:`LinearModel` learnt, over edges i < j."""
+
+    model: LinearModel
+
     def decision(self, examples: Examples) -> Array:
         """Log-odds of the positive class."""
-        standard: Array = (examples.edges - self.mean) / self.sd
-        return standard @ self.weights + self.intercept
+        return self.log_odds(examples.edges)
 
     def predict_proba(self, examples: Examples) -> Array:
         return sigmoid(self.decision(examples))
@@ -122,25 +132,20 @@ class CovariateModel:
         values = _covariates(train)
         mean, sd = values.mean(0), spread(values)
         weights, intercept = _ridge((values - mean) / sd, train.labels, self.c)
-        return FittedCovariates(self, mean, sd, weights, intercept)
+        return FittedCovariates(mean, sd, weights, intercept, self)
 
     def describe(self) -> Mapping[str, Any]:
         return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
-class FittedCovariates:
-    """What :class:`CovariateModel` learnt: float64 [k] each."""
+class FittedCovariates(_Line):
+    """What :class:`CovariateModel` learnt, over covariates."""
 
     model: CovariateModel
-    mean: Array
-    sd: Array
-    weights: Array
-    intercept: float
 
     def predict_proba(self, examples: Examples) -> Array:
-        standard: Array = (_covariates(examples) - self.mean) / self.sd
-        return sigmoid(standard @ self.weights + self.intercept)
+        return sigmoid(self.log_odds(_covariates(examples)))
 
 
 @dataclass(frozen=True)

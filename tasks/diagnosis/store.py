@@ -101,9 +101,9 @@ def _fitted(card: Mapping[str, Any], tensors: Mapping[str, Any], backend: Backen
     hyper = dict(card["hyper"])
     match card["kind"]:
         case "linear":
-            return FittedLinear(LinearModel(**hyper), *_weighed(tensors))
+            return FittedLinear(*_weighed(tensors), LinearModel(**hyper))
         case "covariates":
-            return FittedCovariates(CovariateModel(**hyper), *_weighed(tensors))
+            return FittedCovariates(*_weighed(tensors), CovariateModel(**hyper))
         case "site":
             return FittedSite(
                 SiteModel(**hyper),
