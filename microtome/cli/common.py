@@ -54,6 +54,19 @@ SubjectTable = Annotated[
 SubjectColumn = Annotated[
     str, typer.Option(help="Column that names the subjects as the cohort does.")
 ]
+Atlas = Annotated[
+    Path | None, typer.Option(exists=True, help="Label image that divides scans into regions.")
+]
+AtlasNames = Annotated[
+    Path | None,
+    typer.Option(exists=True, help="Names of labels: SPM .xml, or a table with index and name."),
+]
+ResampleAtlas = Annotated[
+    bool, typer.Option("--resample", help="Move labels to the scan's grid, nearest neighbour.")
+]
+LeaveOut = Annotated[
+    list[str] | None, typer.Option(help="Region of the atlas to do without; repeatable.")
+]
 NewFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder to make.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder to write into.")]
 Overwrite = Annotated[

@@ -10,8 +10,12 @@ import typer
 
 from . import connectome_report
 from .common import (
+    Atlas,
+    AtlasNames,
     Jobs,
+    LeaveOut,
     Overwrite,
+    ResampleAtlas,
     console,
     exit_unless_all_done,
     number_range,
@@ -123,26 +127,15 @@ def build(
     max_lag: Annotated[
         int, typer.Option(min=0, help="Longest delay of --method lagged, in time points.")
     ] = 3,
-    atlas: Annotated[
-        Path | None, typer.Option(exists=True, help="Label image that divides scans into regions.")
-    ] = None,
-    atlas_names: Annotated[
-        Path | None,
-        typer.Option(
-            exists=True, help="Names of labels: SPM .xml, or a table with index and name."
-        ),
-    ] = None,
+    atlas: Atlas = None,
+    atlas_names: AtlasNames = None,
     coordinates: Annotated[
         Path | None,
         typer.Option(exists=True, help="Table with x, y, z (mm) of spheres, in place of an atlas."),
     ] = None,
     radius_mm: Annotated[float, typer.Option(min=0.1, help="Radius of the spheres.")] = 5.0,
-    resample: Annotated[
-        bool, typer.Option("--resample", help="Move labels to the scan's grid, nearest neighbour.")
-    ] = False,
-    leave_out: Annotated[
-        list[str] | None, typer.Option(help="Region of the atlas to do without; may be repeated.")
-    ] = None,
+    resample: ResampleAtlas = False,
+    leave_out: LeaveOut = None,
     drop_lost: Annotated[
         bool, typer.Option("--drop-lost", help="Do without regions that the scan does not reach.")
     ] = False,
@@ -191,9 +184,7 @@ def build(
     """
     from functools import partial
 
-    from ..graphs.build import AtlasRecipe, SeriesRecipe
     from ..graphs.build_cohort import (
-        BuildOptions,
         build_network,
         cohort_path,
         keep_networks,
@@ -201,48 +192,45 @@ def build(
         plan_build,
         stored_networks,
     )
-    from ..graphs.confounds import Cleaning
     from ..graphs.functional import CORRELATIONS
     from ..storage.connectomes import SUFFIX
+    from ..tasks.run.brain import build_options
+    from ..tasks.run.parts import BuildPart
 
     if fisher and method.value not in CORRELATIONS:
         raise typer.BadParameter(f"--fisher is for correlations, not for {method.value}")
-    options = BuildOptions(
+    part = BuildPart(
+        inputs=tuple(inputs),
         method=method.value,
-        series=SeriesRecipe(
-            fisher=fisher,
-            min_timepoints=min_timepoints,
-            detrend=detrend,
-            rows=None if rows is None else rows.value,
-            key=key,
-            regions=regions,
-            centroids=centroids,
-            band_hz=None if band_hz is None else number_range(band_hz),
-            max_lag=max_lag,
-            cleaning=Cleaning(
-                confounds,
-                tuple(confound or ()),
-                max_fd_mm=max_fd_mm,
-                max_dvars=max_dvars,
-                low_pass_hz=low_pass_hz,
-                high_pass_hz=high_pass_hz,
-                tr_s=tr_s,
-            ),
-        ),
-        regions=AtlasRecipe(
-            atlas=atlas,
-            names=atlas_names,
-            coordinates=coordinates,
-            radius_mm=radius_mm,
-            resample=resample,
-            leave_out=tuple(leave_out or ()),
-            drop_lost=drop_lost,
-        ),
+        fisher=fisher,
+        detrend=detrend,
+        min_timepoints=min_timepoints,
+        rows=None if rows is None else rows.value,
+        key=key,
+        regions=regions,
+        centroids=centroids,
+        confounds=confounds,
+        confound=tuple(confound or ()),
+        max_fd_mm=max_fd_mm,
+        max_dvars=max_dvars,
+        low_pass_hz=low_pass_hz,
+        high_pass_hz=high_pass_hz,
+        tr_s=tr_s,
+        band_hz=None if band_hz is None else number_range(band_hz),
+        max_lag=max_lag,
+        atlas=atlas,
+        atlas_names=atlas_names,
+        coordinates=coordinates,
+        radius_mm=radius_mm,
+        resample=resample,
+        leave_out=tuple(leave_out or ()),
+        drop_lost=drop_lost,
         subject_column=subject_column,
         reference=reference,
-        modality=modality or ("sMRI" if controls is None else "PET"),
+        modality=modality,
         controls=controls,
     )
+    options = build_options(part)
     plan = plan_build(inputs, options)
     path = cohort_path(out)
     stored = stored_networks(plan, path, overwrite=overwrite)

@@ -114,31 +114,36 @@ def diagnose(
 
     from ..storage.commit import is_done
     from ..tasks.diagnosis.evaluate import trials
-    from ..tasks.diagnosis.phenotypes import Columns
     from ..tasks.diagnosis.study import (
         KIND,
-        Request,
         keep_study,
         open_study,
         read_results,
         run_study_trial,
     )
+    from ..tasks.run.brain import diagnosis_request
+    from ..tasks.run.parts import DiagnosePart
 
-    request = Request(
-        cohort,
-        table,
-        Columns(label, subject, group, site, split_by, names_in(covariates)),
+    part = DiagnosePart(
+        table=table,
+        label=label,
+        subject=subject,
+        group=group,
+        site=site,
+        covariates=names_in(covariates),
+        split_by=split_by,
         classes=None if classes is None else names_in(classes),
         positive=positive,
         drop_missing=drop_missing,
         models=names_in(models),
-        n_folds=folds,
-        n_inner=inner_folds,
-        seed=seed,
+        folds=folds,
+        inner_folds=inner_folds,
         shuffles=shuffles,
         graph_shuffles=graph_shuffles,
         backend=backend.value,
+        seed=seed,
     )
+    request = diagnosis_request(part, cohort)
     if is_done(out, kind=KIND, key=request.key, overwrite=overwrite):
         console.print(f"skipped: {out} is done already")
         _print(read_results(out))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated
 
@@ -196,49 +195,39 @@ def encode(
     import time
     from functools import partial
 
-    from ..tasks.encode import Encoded, EncodeOptions, share_cores
+    from ..tasks.encode import Encoded
     from ..tasks.encode_scan import encode_item, load_early
-    from ..tasks.scan_options import ScanOptions
+    from ..tasks.run.parts import EncodePart
+    from ..tasks.run.slides import scan_options, slide_options
     from ..tasks.slide_list import SlideItem, list_slides
 
     items = list_slides(slides, mpp=slide_mpp)
-    of_slides = EncodeOptions(
+    part = EncodePart(
+        encoder=encoder,
         mpp=mpp,
         tile_px=tile_px,
         stride_px=stride_px,
-        min_tissue=0.5 if min_tissue is None else min_tissue,
+        min_tissue=min_tissue,
         max_corrupt=max_corrupt,
-        precision=precision.value,
-        half=half,
-        device=device,
-        masks=masks,
+        edge=None if edge is None else edge.value,
         stain=None if stain is None else stain.value,
-        edge="drop" if edge is None else edge.value,
-        readers=readers,
+        device=device,
+        precision=precision.value,
         is_compiled=is_compiled,
-    )
-    of_scans = ScanOptions(
+        half=half,
+        readers=readers,
         block_mm=block_mm,
         spacing_mm=spacing_mm,
-        tile_px=tile_px,
-        stride_px=stride_px,
-        depth=3 if slices is Slices.THREE else 1,
-        windows=tuple(window or ()),
+        slices=3 if slices is Slices.THREE else 1,
+        window=tuple(window or ()),
         modality=None if modality is None else modality.value,
-        robust=robust,
         bias=bias,
-        min_foreground=min_tissue,
-        edge=None if edge is None else edge.value,
+        robust=robust,
         series=series,
         resample=resample,
-        precision=precision.value,
-        half=half,
-        device=device,
     )
-    if encoder is not None:
-        of_slides = replace(of_slides, encoder=encoder)
-        of_scans = replace(of_scans, encoder=encoder)
-    of_slides = share_cores(of_slides, jobs)
+    of_slides = slide_options(part, masks=masks, jobs=jobs)
+    of_scans = scan_options(part)
     load_early(items, of_slides, of_scans)
 
     def say(made: Encoded) -> str:

@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .common import (
+    Atlas,
+    AtlasNames,
     Jobs,
+    LeaveOut,
     NewFolder,
     Overwrite,
+    ResampleAtlas,
     console,
     exit_unless_all_done,
     number_range,
@@ -21,8 +25,7 @@ from .common import (
 )
 
 if TYPE_CHECKING:
-    from ..graphs.build import AtlasRecipe
-    from ..graphs.uptake import Uptake
+    from ..graphs.uptake import CurveRecipe, Uptake
 
 pet_app = typer.Typer(
     name="pet",
@@ -41,17 +44,6 @@ Reference = Annotated[
     str, typer.Option(help="Reference region: its name, or a part of the names of several.")
 ]
 Table = Annotated[Path, typer.Option("--out", "-o", help="CSV with a row a subject.")]
-Atlas = Annotated[
-    Path | None, typer.Option(exists=True, help="Label image that divides scans into regions.")
-]
-AtlasNames = Annotated[
-    Path | None,
-    typer.Option(exists=True, help="Names of labels: SPM .xml, or a table with index and name."),
-]
-Resample = Annotated[
-    bool, typer.Option("--resample", help="Move labels to the scan's grid, nearest neighbour.")
-]
-LeaveOut = Annotated[list[str] | None, typer.Option(help="Region to do without; repeatable.")]
 Frames = Annotated[
     Path | None,
     typer.Option(
@@ -86,7 +78,7 @@ def curves(
     out: NewFolder,
     atlas: Atlas = None,
     atlas_names: AtlasNames = None,
-    resample: Resample = False,
+    resample: ResampleAtlas = False,
     leave_out: LeaveOut = None,
     frames: Frames = None,
     corrected: Corrected = False,
@@ -98,10 +90,11 @@ def curves(
     """
     from ..graphs.build import subject_of
     from ..graphs.time_activity_files import write_tac
-    from ..graphs.uptake import CurveRecipe, curves_of
+    from ..graphs.uptake import curves_of
 
-    regions = _regions(atlas, atlas_names, resample, leave_out)
-    recipe = CurveRecipe(regions, frames, corrected, psf_mm)
+    recipe = _recipe(
+        atlas, atlas_names, resample, leave_out, frames=frames, corrected=corrected, psf_mm=psf_mm
+    )
 
     def keep(path: Path) -> int:
         found = curves_of(path, recipe)
@@ -127,7 +120,7 @@ def suvr(
     ] = None,
     atlas: Atlas = None,
     atlas_names: AtlasNames = None,
-    resample: Resample = False,
+    resample: ResampleAtlas = False,
     leave_out: LeaveOut = None,
     frames: Frames = None,
     corrected: Corrected = False,
@@ -143,10 +136,11 @@ def suvr(
     [bold]microtome pet suvr *_pet.nii.gz --atlas aal.nii --resample --reference cerebelum
     --psf-mm 6 -o suvr.csv[/]
     """
-    from ..graphs.uptake import CurveRecipe, suvr_of
+    from ..graphs.uptake import suvr_of
 
-    regions = _regions(atlas, atlas_names, resample, leave_out)
-    recipe = CurveRecipe(regions, frames, corrected, psf_mm)
+    recipe = _recipe(
+        atlas, atlas_names, resample, leave_out, frames=frames, corrected=corrected, psf_mm=psf_mm
+    )
     work = partial(
         suvr_of,
         recipe=recipe,
@@ -177,7 +171,7 @@ def binding(
     ] = None,
     atlas: Atlas = None,
     atlas_names: AtlasNames = None,
-    resample: Resample = False,
+    resample: ResampleAtlas = False,
     leave_out: LeaveOut = None,
     frames: Frames = None,
     corrected: Corrected = False,
@@ -188,10 +182,11 @@ def binding(
 
     Example: [bold]microtome pet binding *.tac --reference cerebellum --t-star-s 1200 -o bp.csv[/]
     """
-    from ..graphs.uptake import CurveRecipe, binding_of, write_details
+    from ..graphs.uptake import binding_of, write_details
 
-    regions = _regions(atlas, atlas_names, resample, leave_out)
-    recipe = CurveRecipe(regions, frames, corrected, psf_mm)
+    recipe = _recipe(
+        atlas, atlas_names, resample, leave_out, frames=frames, corrected=corrected, psf_mm=psf_mm
+    )
     work = partial(
         binding_of,
         recipe=recipe,
@@ -240,14 +235,24 @@ def correct(
     console.print(f"corrected: {out}")
 
 
-def _regions(
-    atlas: Path | None, names: Path | None, resample: bool, leave_out: list[str] | None
-) -> AtlasRecipe:
+def _recipe(
+    atlas: Path | None,
+    names: Path | None,
+    resample: bool,
+    leave_out: list[str] | None,
+    *,
+    frames: Path | None,
+    corrected: bool,
+    psf_mm: float | None,
+) -> CurveRecipe:
+    """What all commands but ``correct`` say of their inputs."""
     from ..graphs.build import AtlasRecipe
+    from ..graphs.uptake import CurveRecipe
 
-    return AtlasRecipe(
+    regions = AtlasRecipe(
         atlas=atlas, names=names, resample=resample, leave_out=tuple(leave_out or ())
     )
+    return CurveRecipe(regions, frames, corrected, psf_mm)
 
 
 def _tabulate(

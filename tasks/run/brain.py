@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...engine.schedule import Skipped, run_items
 from ...graphs.build import AtlasRecipe, SeriesRecipe
@@ -16,15 +18,18 @@ from ...graphs.build_cohort import (
 from ...graphs.confounds import Cleaning
 from ...storage.commit import is_done
 from ...storage.connectomes import SUFFIX
-from .parts import BuildPart
+from .parts import BuildPart, DiagnosePart
 from .task import Made, Task
+
+if TYPE_CHECKING:
+    from ..diagnosis.study import Request
 
 
 def build(task: Task) -> Made | Skipped[Made]:
     """``<out>/networks.connectomes.zarr``; a subject that has no network is left out, and named."""
     part = task.plan.connectome.build
     assert part is not None
-    plan = plan_build(part.files, _build_options(part))
+    plan = plan_build(part.files, build_options(part))
     path = task.plan.out / f"networks{SUFFIX}"
     stored = stored_networks(plan, path, overwrite=task.overwrite)
     if stored:
@@ -44,7 +49,8 @@ def build(task: Task) -> Made | Skipped[Made]:
     return Made(path, f"{len(networks)} networks", f"without {lost}" if lost else "")
 
 
-def _build_options(part: BuildPart) -> BuildOptions:
+def build_options(part: BuildPart) -> BuildOptions:
+    """How networks are built."""
     return BuildOptions(
         method=part.method,
         series=SeriesRecipe(
@@ -86,13 +92,30 @@ def _build_options(part: BuildPart) -> BuildOptions:
 def diagnose(task: Task) -> Made | Skipped[Made]:
     """``<out>/diagnosis``."""
     from ..diagnosis.evaluate import trials
-    from ..diagnosis.phenotypes import Columns
-    from ..diagnosis.study import KIND, Request, keep_study, open_study, run_study_trial
+    from ..diagnosis.study import KIND, keep_study, open_study, run_study_trial
 
     part = task.plan.connectome.diagnose
     assert part is not None
-    request = Request(
-        task.plan.out / f"networks{SUFFIX}",
+    request = diagnosis_request(part, task.plan.out / f"networks{SUFFIX}")
+    out = task.plan.out / "diagnosis"
+    made = Made(out, ", ".join(part.models))
+    if is_done(out, kind=KIND, key=request.key, overwrite=task.overwrite):
+        return Skipped(made)
+    study = open_study(request)
+    work = partial(run_study_trial, request=request)
+    outcomes = run_items(trials(study.plan), work, debug=True)
+    ends = [outcome.value for outcome in outcomes if outcome.value is not None]
+    keep_study(out, study, ends, overwrite=task.overwrite)
+    return made
+
+
+def diagnosis_request(part: DiagnosePart, cohort: Path) -> Request:
+    """What a diagnosis is asked for, of a cohort of networks."""
+    from ..diagnosis.phenotypes import Columns
+    from ..diagnosis.study import Request
+
+    return Request(
+        cohort,
         part.table,
         Columns(part.label, part.subject, part.group, part.site, part.split_by, part.covariates),
         classes=part.classes,
@@ -106,13 +129,3 @@ def diagnose(task: Task) -> Made | Skipped[Made]:
         graph_shuffles=part.graph_shuffles,
         backend=part.backend,
     )
-    out = task.plan.out / "diagnosis"
-    made = Made(out, ", ".join(part.models))
-    if is_done(out, kind=KIND, key=request.key, overwrite=task.overwrite):
-        return Skipped(made)
-    study = open_study(request)
-    work = partial(run_study_trial, request=request)
-    outcomes = run_items(trials(study.plan), work, debug=True)
-    ends = [outcome.value for outcome in outcomes if outcome.value is not None]
-    keep_study(out, study, ends, overwrite=task.overwrite)
-    return made

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ...engine.extras import Extras
 from ...engine.ingest import Ingested
 from ...engine.schedule import Skipped
@@ -89,8 +91,23 @@ def encode(task: Task) -> Made | Skipped[Made]:
     masks = part.masks
     if masks is None and task.plan.tissue is not None:
         masks = task.plan.out / "tissue"
-    named = {} if part.encoder is None else {"encoder": part.encoder}
-    of_slides = EncodeOptions(
+    made = encode_item(
+        _slide(task),
+        out=task.plan.out / "bags",
+        slides=slide_options(part, masks=masks, jobs=task.jobs),
+        scans=scan_options(part),
+        overwrite=task.overwrite,
+    )
+
+    def tell(bag: Encoded) -> Made:
+        return Made(bag.path, f"{bag.tiles:,} {bag.what} x {bag.dim}", bag.warning)
+
+    return told(made, tell)
+
+
+def slide_options(part: EncodePart, *, masks: Path | None, jobs: int) -> EncodeOptions:
+    """How slides are encoded, each of several jobs on its share of the cores."""
+    options = EncodeOptions(
         mpp=part.mpp,
         tile_px=part.tile_px,
         stride_px=part.stride_px,
@@ -104,9 +121,14 @@ def encode(task: Task) -> Made | Skipped[Made]:
         edge=part.edge or "drop",
         readers=part.readers,
         is_compiled=part.is_compiled,
-        **named,
+        **_named(part),
     )
-    of_scans = ScanOptions(
+    return share_cores(options, jobs)
+
+
+def scan_options(part: EncodePart) -> ScanOptions:
+    """How scans are encoded."""
+    return ScanOptions(
         block_mm=part.block_mm,
         spacing_mm=part.spacing_mm,
         tile_px=part.tile_px,
@@ -123,17 +145,9 @@ def encode(task: Task) -> Made | Skipped[Made]:
         precision=part.precision,
         half=part.half,
         device=part.device,
-        **named,
-    )
-    made = encode_item(
-        _slide(task),
-        out=task.plan.out / "bags",
-        slides=share_cores(of_slides, task.jobs),
-        scans=of_scans,
-        overwrite=task.overwrite,
+        **_named(part),
     )
 
-    def tell(bag: Encoded) -> Made:
-        return Made(bag.path, f"{bag.tiles:,} {bag.what} x {bag.dim}", bag.warning)
 
-    return told(made, tell)
+def _named(part: EncodePart) -> dict[str, str]:
+    return {} if part.encoder is None else {"encoder": part.encoder}
