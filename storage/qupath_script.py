@@ -9,8 +9,13 @@ from .files import writable, write_text
 NAME = "load_results.groovy"
 
 
-def write_load_script(folder: Path) -> Path:
-    """Write ``load_results.groovy`` into a folder of GeoJSON files; what it says is in itself.
+def write_load_script(folder: Path, results: Path | None = None) -> Path:
+    """Write ``load_results.groovy`` into a folder; what it says is in itself.
+
+    Parameters
+    ----------
+    results
+        Folder of the GeoJSON files; that of the script by default.
 
     Raises
     ------
@@ -20,7 +25,7 @@ def write_load_script(folder: Path) -> Path:
     text = (Path(__file__).parent / NAME).read_text(encoding="utf-8")
     path = folder / NAME
     with writable(path):
-        write_text(path, text.replace("@FOLDER@", _groovy_text(str(folder.resolve()))))
+        write_text(path, text.replace("@FOLDER@", _groovy_text(str((results or folder).resolve()))))
     return path
 
 

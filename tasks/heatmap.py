@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..engine.slides.base import Slide
+from ..engine.tissue import TissueMask
 from ..storage.annotation_store import write_annotation_store
 from ..storage.commit import writable, write_bytes
 from ..storage.errors import InputError, MissingFile, StaleProduct
@@ -27,6 +27,7 @@ from ..storage.qupath import (
     write_tiles,
 )
 from ..storage.qupath_check import read_metadata
+from .extent import area_facts, find_mask
 from .overlay import Image, as_png, colour_table, colourise, with_colour_bar
 from .picture import MAX_PX, OPACITY, Canvas, Layers, blend, canvas_for, layers, smaller
 from .rasters import Outline, Tiled, rasterise
@@ -160,6 +161,7 @@ def make_heatmap(
     slide: Slide | None = None,
     truth: Sequence[Outline] = (),
     quality: Mapping[str, NDArray[np.float32]] | None = None,
+    mask: TissueMask | None = None,
     crop: bool = True,
     max_px: int = MAX_PX,
     detail_px: int | None = None,
@@ -179,6 +181,8 @@ def make_heatmap(
         Outlines to draw into the picture.
     quality
         Further columns [n] for QuPath.
+    mask
+        The slide's tissue, which its area is then measured by.
     crop
         False keeps the whole of level 0 where a slide states bounds, as QuPath's ``--no-crop``.
     max_px
@@ -217,27 +221,13 @@ def make_heatmap(
         notes=tuple(notes(export, canvas)),
         detail=layers(finest, _colours(prediction, finest, table), truth) if detailed else None,
         tiles=() if slide is None else tile_pictures(prediction, slide),
-        facts=area_facts(prediction, quality or {}),
+        facts=area_facts(prediction, quality or {}, mask),
     )
 
 
 def _colours(prediction: SlidePrediction, canvas: Canvas, table: Image) -> Image:
     dense = rasterise(prediction, prediction.score, canvas.downsample, canvas.shape)
     return colourise(dense, table)
-
-
-def area_facts(
-    prediction: SlidePrediction, quality: Mapping[str, NDArray[np.float32]]
-) -> dict[str, str]:
-    """Area of the tiles, of the tissue in them where that was measured, and mean quality."""
-    tile_um2 = math.prod(prediction.footprint_px) * math.prod(prediction.slide_mpp)
-    area_mm2 = len(prediction) * tile_um2 / 1e6
-    facts = {"area of the tiles": f"{area_mm2:.2f} mm²"}
-    if "tissue" in quality:
-        tissue = float(np.nansum(quality["tissue"])) * tile_um2 / 1e6
-        facts["tissue in them"] = f"{tissue:.2f} mm²"
-    others = {name: column for name, column in quality.items() if name != "tissue"}
-    return facts | {f"mean {name}": f"{np.nanmean(v):.3g}" for name, v in others.items() if len(v)}
 
 
 def save_picture(path: Path, image: Image) -> None:
@@ -272,6 +262,7 @@ def draw_heatmap(
     out: Path,
     *,
     overlay: bool = True,
+    masks: Path | None = None,
     overwrite: bool = False,
     **options: Any,
 ) -> HeatmapProducts:
@@ -284,6 +275,8 @@ def draw_heatmap(
     ----------
     overlay
         False leaves the slide alone.
+    masks
+        Folder of tissue masks; without it the one in the slide's own OME-Zarr is taken, if any.
     overwrite
         Replace a heatmap of another model.
 
@@ -291,21 +284,31 @@ def draw_heatmap(
     ------
     StaleProduct
         A heatmap of another model is there and ``overwrite`` is false.
+    MissingFile, BadProduct, BadGeometry
+        ``masks`` has none of this slide, or a mask is damaged or that of another slide.
     """
     if not overwrite:
         _refuse_other(out / f"{prediction.id}.geojson.gz", prediction)
+    mask = find_mask(prediction, masks)
     with ExitStack() as opened:
         slide, missing = None, ""
         if overlay:
             try:
-                slide = opened.enter_context(_open_source(prediction))
+                slide = opened.enter_context(open_source(prediction))
             except InputError as error:
                 missing = f"{error.what}, so the overlay was left out; the GeoJSON is complete"
-        made = make_heatmap(prediction, out, slide=slide, **options)
+        made = make_heatmap(prediction, out, slide=slide, mask=mask, **options)
     return replace(made, notes=(missing, *made.notes) if missing else made.notes)
 
 
-def _open_source(prediction: SlidePrediction) -> Slide:
+def open_source(prediction: SlidePrediction) -> Slide:
+    """Open the slide where it was encoded.
+
+    Raises
+    ------
+    InputError
+        It is not there, or cannot be read.
+    """
     from ..engine.slides import open_slide
 
     if not prediction.source:

@@ -45,6 +45,11 @@ class Canvas:
     columns: slice
     lost_fraction: float = 0.0
 
+    @property
+    def shown_px(self) -> tuple[int, int]:
+        """(height, width) of what is shown, in pixels of the picture."""
+        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+
 
 @dataclass(frozen=True)
 class Layers:
@@ -121,12 +126,24 @@ def smaller(canvas: Canvas, max_px: int) -> Canvas:
     )
 
 
-def layers(canvas: Canvas, colours: Image, truth: Sequence[Outline] = ()) -> Layers:
-    """Pack what is shown of the slide and of ``colours``, RGBA [h, w, 4] over level 0."""
-    shown = colours[canvas.rows, canvas.columns]
+def layers(
+    canvas: Canvas,
+    colours: Image,
+    truth: Sequence[Outline] = (),
+    *,
+    size_px: tuple[int, int] | None = None,
+) -> Layers:
+    """Pack what is shown of the slide and of ``colours``, RGBA [h, w, 4] over level 0.
+
+    A larger ``size_px`` leaves room to the right and below, white and without colours.
+    """
+    shown = _filled_up(_shown(canvas, colours), size_px, 0)
+    jpeg = None
+    if canvas.overview is not None:
+        jpeg = as_jpeg(_filled_up(_shown(canvas, canvas.overview), size_px, 255))
     return Layers(
         size_px=(shown.shape[0], shown.shape[1]),
-        slide_jpeg=None if canvas.overview is None else as_jpeg(_shown(canvas, canvas.overview)),
+        slide_jpeg=jpeg,
         values_png=as_png(shown),
         outlines=_placed(canvas, truth),
     )
@@ -155,6 +172,13 @@ def _require_size(slide: Slide, tiles: Tiled) -> None:
 
 def _shown(canvas: Canvas, image: Image) -> Image:
     return np.ascontiguousarray(image[canvas.rows, canvas.columns])
+
+
+def _filled_up(image: Image, size_px: tuple[int, int] | None, value: int) -> Image:
+    if size_px is None:
+        return image
+    room = [(0, want - have) for want, have in zip(size_px, image.shape[:2], strict=True)]
+    return np.pad(image, [*room, (0, 0)], constant_values=value)
 
 
 def _placed(canvas: Canvas, outlines: Sequence[Outline]) -> tuple[Outline, ...]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +19,7 @@ from ..storage.predictions import SlidePrediction
 from ..storage.qupath import Frame
 from .layers import Layer, MapLayer, RasterLayer, Rgba, Swatch
 from .overlay import colour_table
-from .rasters import rasterise
-
-_FINEST = 4096
-"""Longer side of a raster that is made of tiles, at most."""
+from .rasters import FINEST_PX, on_own_grid
 
 
 def probability_palette() -> Rgba:
@@ -54,21 +49,13 @@ def of_prediction(prediction: SlidePrediction, info: SlideInfo) -> Layer:
     _require_size(prediction.slide_px, info, prediction.id)
     if not len(prediction):
         raise BadGeometry("the prediction has no tiles", where=prediction.id)
-    # Of half a tile, from the corner of the first: tiles that lie on a grid are shown exactly.
-    corner = prediction.coords_px.min(axis=0)
-    extent = (prediction.coords_px.max(axis=0) - corner + prediction.footprint_px).tolist()
-    sides = zip(extent, prediction.footprint_px, strict=True)
-    coarse = max(1.0, *(2 * side / tile / _FINEST for side, tile in sides))
-    pixel = (coarse * prediction.footprint_px[0] / 2, coarse * prediction.footprint_px[1] / 2)
-    shape = (math.ceil(extent[0] / pixel[0] - 1e-6), math.ceil(extent[1] / pixel[1] - 1e-6))
-    placed = replace(prediction, coords_px=prediction.coords_px - corner)
-    dense = rasterise(placed, prediction.score, pixel, shape)
+    dense = on_own_grid(prediction, prediction.score)
     return RasterLayer(
         f"score for {prediction.target}",
-        encode(dense),
+        encode(dense.values),
         probability_palette(),
-        pixel,
-        (float(corner[0]), float(corner[1])),
+        dense.pixel_px,
+        dense.origin_px,
         legend=probability_legend(),
     )
 
@@ -113,7 +100,7 @@ def of_clusters(path: Path, info: SlideInfo) -> Layer:
 def _painted(
     found: Sequence[ReadAnnotation], number: dict[str, int], size: tuple[int, int]
 ) -> tuple[NDArray[np.uint8], tuple[float, float]]:
-    scale = max(1.0, max(size) / _FINEST)
+    scale = max(1.0, max(size) / FINEST_PX)
     shape_ = (max(1, round(size[0] / scale)), max(1, round(size[1] / scale)))
     pixel = (size[0] / shape_[0], size[1] / shape_[1])
     codes = np.zeros(shape_, np.uint8)

@@ -43,6 +43,10 @@ Masks = Annotated[
     Path | None,
     typer.Option(help="Folder of <id>.tissue.zarr to use, in place of finding the tissue."),
 ]
+MeasuredBy = Annotated[
+    Path | None,
+    typer.Option("--masks", help="Folder of <id>.tissue.zarr to measure the tissue by."),
+]
 Series = Annotated[str | None, typer.Option(help="Series of a DICOM folder, by its number or UID.")]
 Bags = Annotated[list[Path], typer.Argument(help="Bags, or folders of them.")]
 MilModel = Annotated[Path, typer.Argument(help="OUT/model of mil train.")]

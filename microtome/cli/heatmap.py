@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from .common import (
     Jobs,
     MakeByDefault,
+    MeasuredBy,
     ModelOrPredictions,
     Out,
     Overwrite,
@@ -17,6 +19,7 @@ from .common import (
     exit_unless_all_done,
     run_with_progress,
 )
+from .heatmap_followup import followup
 from .heatmap_labels import labels
 from .heatmap_overlay import overlay as make_overlay
 from .heatmap_scan import scan
@@ -36,6 +39,7 @@ def register(app: typer.Typer) -> None:
     group.command()(scan)
     group.command("overlay")(make_overlay)
     group.command()(labels)
+    group.command()(followup)
     app.add_typer(group)
 
 
@@ -73,6 +77,10 @@ def make(
     store: Annotated[
         bool, typer.Option("--store/--no-store", help="OUT/<id>.db for tiatoolbox's viewer.")
     ] = False,
+    project: Annotated[
+        bool, typer.Option("--project/--no-project", help="OUT/project of the slides, for QuPath.")
+    ] = False,
+    masks: MeasuredBy = None,
     jobs: Jobs = 1,
     overwrite: Overwrite = False,
 ) -> None:
@@ -81,7 +89,7 @@ def make(
     Writes OUT/<id>.geojson.gz, OUT/<id>.heatmap.png, OUT/<id>.html, OUT/report.html with the
     worklist, and OUT/ledger.jsonl.
     In QuPath drag the .geojson.gz onto the image, then Measure > Show measurement maps; for a
-    whole project run OUT/load_results.groovy.
+    whole project run OUT/load_results.groovy; --project writes such a project.
 
     Example: [bold]microtome heatmap models/tumour bags/*.bag.zarr --out heatmaps[/]
     """
@@ -91,6 +99,7 @@ def make(
     from ..report.heatmaps import draw_with_page, heatmap_report, model_card
     from ..storage.qupath_script import write_load_script
     from ..tasks.heatmap_run import heatmap_items
+    from ..tasks.qupath_project import make_project
 
     def name(item: HeatmapItem) -> str:
         return item.id
@@ -108,6 +117,7 @@ def make(
         pages=pages and overlay,
         overlay=overlay,
         store=store,
+        masks=masks,
         overwrite=overwrite,
         crop=crop,
     )
@@ -122,6 +132,9 @@ def make(
         card=card,
     )
     write_load_script(out)
+    if project:
+        shown = [outcome.value[0] for outcome in outcomes if outcome.value is not None]
+        console.print(escape(make_project(shown, out, crop=crop)), soft_wrap=True)
     console.print(f"report: {write_report(report, out / 'report.html')}")
     exit_unless_all_done(outcomes)
 

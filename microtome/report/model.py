@@ -144,6 +144,33 @@ class Table:
 
 
 @dataclass(frozen=True)
+class FollowUpPanel:
+    """Two slides of a patient, side by side, and what changed between them.
+
+    Attributes
+    ----------
+    before, after
+        With pictures of one size and one scale.
+    times
+        Of both, in words.
+    table
+        The figures before and after, and their change.
+    growth_mm2
+        Change of the positive area, which reports are sorted by.
+    notes
+        What is missing or particular.
+    """
+
+    patient: str
+    before: SlidePanel
+    after: SlidePanel
+    times: tuple[str, str]
+    table: Table
+    growth_mm2: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class View:
     """A page of its own, to turn and to zoom, inside the report.
 
@@ -196,6 +223,8 @@ class Report:
         In any order: the worklist puts the highest probability first.
     groups
         Names of what the colours stand for, where they are groups of tiles and not scores.
+    followups
+        Pairs of slides, in any order: the largest growth comes first.
     parameters, versions, card
         By name, in words; the card is that of the model.
     limits
@@ -210,6 +239,7 @@ class Report:
     target: str = ""
     slides: tuple[SlidePanel, ...] = ()
     groups: tuple[str, ...] = ()
+    followups: tuple[FollowUpPanel, ...] = ()
     brain: BrainSection | None = None
     rejected: tuple[Rejection, ...] = ()
     parameters: Mapping[str, str] = field(default_factory=dict)

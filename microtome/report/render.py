@@ -13,7 +13,7 @@ from ..storage.errors import MissingFile
 from ..storage.installed import installed_version
 from ..tasks.overlay import DISTINCT, colour_table
 from ..tasks.rasters import Outline
-from .model import Picture, Report, SlidePanel
+from .model import FollowUpPanel, Picture, Report, SlidePanel
 
 MAX_PICTURED = 60
 """Slides that are shown with pictures; the others are in the worklist, with links."""
@@ -53,11 +53,14 @@ def render(report: Report) -> str:
     environment.filters.update(data_uri=_data_uri, embedded=_embedded, path=_svg_path)
     ordered = sorted(report.slides, key=lambda s: (-(s.probability or 0.0), s.id))
     pictured = [slide for slide in ordered if slide.layers is not None]
+    changed = sorted(report.followups, key=lambda f: (-f.growth_mm2, f.patient))
     html: str = environment.get_template("report.html").render(
         report=report,
         slides=ordered,
         panels=[_Panel(number, slide) for number, slide in enumerate(pictured[:MAX_PICTURED])],
         without_picture=len(pictured[MAX_PICTURED:]),
+        followups=[_Pair(number, pair) for number, pair in enumerate(changed)],
+        max_pairs=MAX_PICTURED // 2,
         has_truth=any(s.layers is not None and s.layers.outlines for s in pictured),
         scale=_gradient(),
         spread=any(slide.interval is not None for slide in ordered),
@@ -78,6 +81,20 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 class _Panel:
     number: int
     slide: SlidePanel
+
+
+@dataclass(frozen=True)
+class _Pair:
+    number: int
+    change: FollowUpPanel
+
+    @property
+    def before(self) -> _Panel:
+        return _Panel(2 * self.number, self.change.before)
+
+    @property
+    def after(self) -> _Panel:
+        return _Panel(2 * self.number + 1, self.change.after)
 
 
 def _gradient() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 from microtome.cli.app import app
 from microtome.engine.grid import TileGrid
 from microtome.engine.slides import SlideInfo, open_slide
+from microtome.engine.tissue import TissueMask, write_tissue
 from microtome.storage.annotation_store import read_annotation_store
 from microtome.storage.bags import Bag, write_bag
 from microtome.storage.errors import CohortError, MissingFile, StaleProduct
@@ -100,6 +102,37 @@ def test_predictions_become_geojson_pictures_and_a_report(predictions, tmp_path,
         "gone.geojson.gz", "here.geojson.gz", "here.heatmap.png", "here.html",
     ]  # fmt: skip
     assert all((out / link).is_file() for link in links)
+
+
+def test_the_report_says_which_tissue_it_measured_and_a_project_is_written_once(
+    predictions, tmp_path, layout
+):
+    info = layout[1]
+    labels = np.zeros((info.height_px // 10, info.width_px // 10), np.uint8)
+    labels[:100, :100] = 1
+    side = tuple(10 * mpp for mpp in info.mpp)
+    for name in ("here", "gone"):
+        mask = TissueMask(labels, (10.0, 10.0), side)
+        write_tissue(tmp_path / "masks" / f"{name}.tissue.zarr", mask, key="k")
+    options = ("--no-overlay", "--project", "--masks", tmp_path / "masks")
+    result = heatmap(predictions, "--out", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    area = 1e4 * math.prod(side) / 1e6
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert text.count(f"{area:.2f} mm² (of the mask)") == 2
+    assert "not in the project: gone" in result.output
+    project = tmp_path / "out" / "project" / "project.qpproj"
+    (entry,) = json.loads(project.read_text())["images"]
+    # The script loads what is named as the image is.
+    assert entry["imageName"] == "here.svs"
+    assert (tmp_path / "out" / "here.geojson.gz").is_file()
+    script = project.parent / "scripts" / "load_results.groovy"
+    assert str((tmp_path / "out").resolve()) in script.read_text()
+    before = project.read_bytes()
+    again = heatmap(predictions, "--out", tmp_path / "out", *options)
+    assert "left as it is" in again.output
+    assert project.read_bytes() == before
+    assert "(of whole tiles: there is no mask)" not in text
 
 
 def test_chosen_bags_bring_their_quality(predictions, tmp_path, layout):
