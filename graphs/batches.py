@@ -104,7 +104,7 @@ class DenseGraphs:
         pairs = ahead + target[b, j] + self.adjacency[b, i, j][:, None, None] * edge
         scores = (leaky_relu(pairs, SLOPE) * vector).sum(-1)
         to = b * regions + j
-        shares = _softmax_by(to, scores, len(source) * regions)
+        shares = softmax_by(to, scores, len(source) * regions)
         gathered = ahead.new_zeros(len(source) * regions, *shape)
         return gathered.index_add(0, to, shares[..., None] * ahead).reshape(source.shape)
 
@@ -216,7 +216,7 @@ def inverse_root(strength: Tensor) -> Tensor:
     return roots
 
 
-def _softmax_by(to: Tensor, scores: Tensor, n: int) -> Tensor:
+def softmax_by(to: Tensor, scores: Tensor, n: int) -> Tensor:
     """Softmax of scores [e, k] over all e that go to the same one of n."""
     least = torch.finfo(scores.dtype).min
     where = to[:, None].expand_as(scores)

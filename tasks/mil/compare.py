@@ -54,6 +54,7 @@ def compare(
     *,
     feature_names: Sequence[str] = (),
     sites: NDArray[Any] | None = None,
+    places_um: Sequence[NDArray[np.float64]] | None = None,
     on_fold: Callable[[], None] = lambda: None,
 ) -> Comparison:
     """Cross-validate a model, mean pooling, and what needs no look at the tissue.
@@ -74,7 +75,9 @@ def compare(
         fold_of[fold.test] = number
 
     def held_out(truth: Target, chosen: TrainOptions) -> CrossValidation:
-        return cross_validate(bags, truth, patients, folds, chosen, on_fold=on_fold)
+        return cross_validate(
+            bags, truth, patients, folds, chosen, places_um=places_um, on_fold=on_fold
+        )
 
     def figures(truth: Target, said: NDArray[Any], *, brief: bool = True) -> dict[str, Estimate]:
         return measured(truth, said, patients, fold_of, brief=brief)

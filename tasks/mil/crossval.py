@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..evaluation import Fold, assert_no_leak
 from .predict import BagPrediction, predict_bag
 from .targets import Target, as_target
-from .train import Features, TrainOptions, fit
+from .train import Features, TrainOptions, fit, readable
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,14 @@ def cross_validate(
     folds: Sequence[Fold],
     options: TrainOptions,
     *,
+    places_um: Sequence[NDArray[np.float64]] | None = None,
     on_fold: Callable[[], None] = lambda: None,
 ) -> CrossValidation:
     """Fit on each fold's training bags and predict its test bags, which play no other part.
 
     Parameters
     ----------
-    bags, labels, patients
+    bags, labels, patients, places_um
         As in :func:`~microtome.tasks.mil.train.fit`.
     folds
         Every bag is tested once.
@@ -70,10 +71,16 @@ def cross_validate(
     found: dict[int, BagPrediction] = {}
     fold_of = np.empty(len(bags), np.int64)
     for number, fold in enumerate(folds):
-        seen = [bags[i] for i in fold.train]
-        members = fit(seen, target.take(fold.train), patients[fold.train], options)
+        members = fit(
+            [bags[i] for i in fold.train],
+            target.take(fold.train),
+            patients[fold.train],
+            options,
+            places_um=None if places_um is None else [places_um[i] for i in fold.train],
+        )
         fold_of[fold.test] = number
         for i in fold.test:
-            found[int(i)] = predict_bag(members, bags[i], device=options.device)
+            bag = readable(options.model, bags[i], None if places_um is None else places_um[i])
+            found[int(i)] = predict_bag(members, bag, device=options.device)
         on_fold()
     return CrossValidation(tuple(found[i] for i in range(len(bags))), fold_of)

@@ -63,7 +63,7 @@ def rank_instances(
     Parameters
     ----------
     features
-        float32 [n, d].
+        float32 [n, d], and places behind them where the members read places.
     output
         Which one: a class, a label, or 0.
     steps
@@ -131,7 +131,7 @@ def integrated_gradients(
     total = torch.zeros(len(instances), device=device)
     for member in members:
         member.to(device).eval()
-        base = member.mean.expand_as(instances)
+        base = member.typical(instances)
         way = instances - base
         for step in range(steps):
             point = (base + way * ((step + 0.5) / steps)).requires_grad_()

@@ -47,8 +47,9 @@ def explain_file(path: Path, model: MilModel, *, device: str = "cpu") -> Explana
     bag = read_bag(path)
     said = model.predict(bag, device=device)
     output = model.card.classes.index(said.target)
-    rankings = rank_instances(model.members, bag.features, output, device=device)
-    tested = compare_rankings(model.members, bag.features, output, rankings, device=device)
+    read = model.read(bag)
+    rankings = rank_instances(model.members, read, output, device=device)
+    tested = compare_rankings(model.members, read, output, rankings, device=device)
     return Explanation(bag, said, rankings, tested)
 
 

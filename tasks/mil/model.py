@@ -5,12 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .heads import Kind, held, losses_of, said_of
+
+Values = NDArray[np.float32]
 
 PIECE = 8192
 """Instances that are standardised and embedded at once."""
@@ -73,7 +78,15 @@ class BagModel(nn.Module, ABC):
     The mean and deviation of each feature travel with the weights, so that what a model was
     fitted on cannot be mixed up with what it is applied to. Bags come one after the other without
     padding: no instance is computed that is not there.
+
+    Attributes
+    ----------
+    reads_places
+        Whether it reads where instances lie: coordinates in micrometres, in columns behind the
+        features (:func:`with_places`). Without these columns no instance has a neighbour.
     """
+
+    reads_places: ClassVar[bool] = False
 
     mean: Tensor
     deviation: Tensor
@@ -130,6 +143,13 @@ class BagModel(nn.Module, ABC):
     def aggregate(self, embedded: Tensor, sizes: Sequence[int]) -> BagOutput:
         """Like :meth:`forward`, on embedded instances [n, width]."""
 
+    def see_places(self, places: Sequence[Tensor]) -> None:
+        """Learn from the places [n_i, k] of training bags; k is 0 where nobody says them."""
+
+    def typical(self, features: Tensor) -> Tensor:
+        """The mean instance of training in place of each, where it lies."""
+        return self.mean.expand_as(features)
+
     def losses(self, features: Tensor, sizes: Sequence[int], target: Tensor) -> Tensor:
         """What training makes small: float [b], one a bag, for what is true of them.
 
@@ -158,6 +178,12 @@ class BagModel(nn.Module, ABC):
     def evidence_of(self, parts: Tensor, sizes: Sequence[int]) -> Tensor:
         """See :func:`evidence_of_parts`; outputs that exclude each other are seen relatively."""
         return evidence_of_parts(parts, sizes, relative=self.kind == "classes")
+
+
+def with_places(features: Values, places_um: NDArray[np.float64]) -> Values:
+    """Features [n, d] and, in columns behind them, places [n, k] from the bag's lowest on."""
+    places = places_um - places_um.min(axis=0) if len(places_um) else places_um
+    return np.concatenate([features, places.astype(np.float32)], axis=1)
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:

@@ -16,6 +16,7 @@ ModelName = Literal[
     "transmil",
     "acmil",
     "prototype",
+    "graph",
 ]
 MODELS: tuple[ModelName, ...] = get_args(ModelName)
 
@@ -38,4 +39,5 @@ MODEL_TITLES: dict[str, str] = {
     "transmil": "TransMIL",
     "acmil": "ACMIL",
     "prototype": "prototypes",
+    "graph": "graph of tiles",
 }

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from ...graphs.tissue import centres_um
 from ...storage.bags import Bag
 from ...storage.commit import new_product, require_commit, write_text
 from ...storage.errors import BadModel, BadProduct
@@ -19,7 +21,7 @@ from ..calibration import tempered
 from .model import BagModel
 from .names import MODELS, Kind
 from .predict import predict_bag, slide_prediction
-from .train import MACHINE, TrainOptions, new_model
+from .train import MACHINE, TrainOptions, new_model, readable
 
 KIND = "mil-model"
 WEIGHTS = "members.safetensors"
@@ -147,7 +149,7 @@ class MilModel:
             )
         if not len(bag):
             raise BadProduct("the bag has no tiles", where=bag.id)
-        said = predict_bag(self.members, bag.features, device=device)
+        said = predict_bag(self.members, self.read(bag), device=device)
         if calibrated:
             outputs = tempered(said.outputs, self.require_temperature())
             said = replace(said, outputs=outputs.astype(np.float32))
@@ -160,6 +162,10 @@ class MilModel:
             label=label,
             patient=patient,
         )
+
+    def read(self, bag: Bag) -> NDArray[np.float32]:
+        """What its members look at: features [n, d], and behind them places if they ask."""
+        return readable(self.card.options["model"], bag.features, centres_um(bag))
 
     def require_temperature(self) -> float:
         """The card's temperature; raises BadModel where it has none."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...graphs.tissue import centres_um
 from ...storage.commit import is_done, product_key, writable, write_text
 from ...storage.errors import StaleProduct
 from ...storage.predictions import KIND as PREDICTIONS
@@ -96,6 +97,10 @@ class _Data:
     @property
     def features(self) -> list[NDArray[np.float32]]:
         return [bag.features for bag in self.loaded.bags]
+
+    @property
+    def places_um(self) -> list[NDArray[np.float64]]:
+        return [centres_um(bag) for bag in self.loaded.bags]
 
     @property
     def folds(self) -> list[Fold]:
@@ -247,6 +252,7 @@ def _conduct(
         options,
         feature_names=data.loaded.needs.feature_names,
         sites=data.sites,
+        places_um=data.places_um,
         on_fold=tell,
     )
     study = Study(
@@ -289,7 +295,9 @@ def _final_model(
     data: _Data, options: TrainOptions, study: Study, found: CrossValidation
 ) -> MilModel:
     """Fit on every slide, in the way that was cross-validated."""
-    members = fit(data.features, data.target, data.cohort.patients, options)
+    members = fit(
+        data.features, data.target, data.cohort.patients, options, places_um=data.places_um
+    )
     ids = "\n".join(sorted(data.cohort.ids))
     binary = data.target.kind == "classes" and len(data.classes) == 2
     card = new_card(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,7 +20,8 @@ from .acmil import AttentionChallenging
 from .clam import ClamMB, ClamSB
 from .dsmil import DualStream
 from .dtfd import DoubleTier
-from .model import BagModel, Shape, joined
+from .graph import TileGraph
+from .model import BagModel, Shape, joined, with_places
 from .names import Kind, ModelName
 from .pooling import MaxPooling, MeanPooling
 from .prototype import Prototypes
@@ -29,7 +30,7 @@ from .transmil import TransMIL
 
 Features = NDArray[np.float32]
 MACHINE = ("device", "threads")
-MODEL_TYPES: Mapping[ModelName, Callable[[Shape], BagModel]] = {
+MODEL_TYPES: Mapping[ModelName, type[BagModel]] = {
     "abmil": GatedAttention,
     "mean": MeanPooling,
     "max": MaxPooling,
@@ -41,6 +42,7 @@ MODEL_TYPES: Mapping[ModelName, Callable[[Shape], BagModel]] = {
     "transmil": TransMIL,
     "acmil": AttentionChallenging,
     "prototype": Prototypes,
+    "graph": TileGraph,
 }
 
 
@@ -98,11 +100,22 @@ def new_model(
     return MODEL_TYPES[options.model](shape)
 
 
+def readable(
+    model: ModelName, features: Features, places_um: NDArray[np.float64] | None
+) -> Features:
+    """What a model reads of a bag: features [n, d], and places [n, k] behind them if it asks."""
+    if places_um is None or not MODEL_TYPES[model].reads_places:
+        return features
+    return with_places(features, places_um)
+
+
 def fit(
     bags: Sequence[Features],
     labels: NDArray[np.int64] | Target,
     patients: NDArray[Any],
     options: TrainOptions,
+    *,
+    places_um: Sequence[NDArray[np.float64]] | None = None,
 ) -> list[BagModel]:
     """Fit the members of a predictor.
 
@@ -115,6 +128,8 @@ def fit(
         the bags.
     patients
         [b].
+    places_um
+        float [n_i, 2] or [n_i, 3]: where the instances of each bag lie. Most models do not look.
 
     Raises
     ------
@@ -130,16 +145,22 @@ def fit(
             remedy=f"At least two patients of every {what} are needed in every training part",
         )
     folds = target.folds(patients, min(options.members, scarcest), seed=options.seed)
-    tensors = [torch.from_numpy(bag).to(options.device) for bag in bags]
+    read = (
+        readable(options.model, bag, None if places_um is None else places_um[i])
+        for i, bag in enumerate(bags)
+    )
+    tensors = [torch.from_numpy(bag).to(options.device) for bag in read]
+    n_features = bags[0].shape[1]
     with _threads(options.threads):
         return [
-            _fit_member(tensors, target, fold, options, seed=options.seed + number)
+            _fit_member(tensors, n_features, target, fold, options, seed=options.seed + number)
             for number, fold in enumerate(folds)
         ]
 
 
 def _fit_member(
     bags: Sequence[Tensor],
+    n_features: int,
     target: Target,
     fold: Fold,
     options: TrainOptions,
@@ -157,8 +178,9 @@ def _fit_member(
     n_outputs = len(target.names)
     with torch.random.fork_rng(devices=_cuda(options.device)):
         torch.manual_seed(seed)
-        model = new_model(options, bags[0].shape[1], n_outputs, target.kind)
-        model.mean, model.deviation = moments([bags[i] for i in fold.train])
+        model = new_model(options, n_features, n_outputs, target.kind)
+        model.mean, model.deviation = moments([bags[i][:, :n_features] for i in fold.train])
+        model.see_places([bags[i][:, n_features:] for i in fold.train])
         if target.kind == "regression":
             seen = data.target[torch.from_numpy(fold.train)]
             model.centre, model.spread = seen.mean(), seen.std(correction=0).clamp_min(1e-12)

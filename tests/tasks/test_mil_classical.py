@@ -102,7 +102,7 @@ def test_gated_attention_is_as_good_as_published(shared_data: Path, name: str) -
     assert abs(accuracy - p) <= 1.96 * np.sqrt(p * (1 - p) / len(labels))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "graph"])
 def test_the_folds_of_the_benchmark_learn_nothing_from_what_they_test(
     folds_at_once: ModuleType, name: str
 ) -> None:
