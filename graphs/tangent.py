@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..storage.errors import BadSeries
+from ..storage.errors import BadConnectome, BadSeries
 from .functional import standardised
 from .matrices import Array
+
+_CONVERGED = 1e-7
+_MAX_ITERATIONS = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +64,17 @@ class TangentSpace:
         measure = ConnectivityMeasure(kind="tangent", standardize="zscore_sample").fit(arrays)
         return cls(np.asarray(measure.mean_, np.float64))
 
+    @classmethod
+    def of_covariances(cls, covariances: ArrayLike) -> TangentSpace:
+        """Find the reference of training subjects' covariances or correlations, [s, r, r].
+
+        Raises
+        ------
+        BadConnectome
+            A matrix is not positive definite.
+        """
+        return cls(geometric_mean(covariances))
+
     def transform(self, series: Sequence[ArrayLike]) -> Array:
         """Tangents of subjects, each by itself: float64 [s, r, r], symmetric."""
         from sklearn.covariance import ledoit_wolf
@@ -68,18 +82,63 @@ class TangentSpace:
         arrays = [standardised(one) for one in series]
         if any(one.shape[-1] != len(self.reference) for one in arrays):
             raise BadSeries(f"series are not of the {len(self.reference)} regions of the reference")
+        return self.tangents([ledoit_wolf(one)[0] for one in arrays])
+
+    def tangents(self, covariances: ArrayLike) -> Array:
+        """Tangents of covariances [s, r, r], each by itself: float64 [s, r, r], symmetric."""
         root = _of_eigenvalues(lambda value: 1 / np.sqrt(value), self.reference)
-        seen = [root @ ledoit_wolf(one)[0] @ root for one in arrays]
-        return np.stack([_of_eigenvalues(np.log, (one + one.T) / 2) for one in seen])
+        return _of_eigenvalues(np.log, _even(root @ np.asarray(covariances, np.float64) @ root))
 
     def covariances(self, tangents: ArrayLike) -> Array:
         """Covariances that tangents are of: float64 [s, r, r]."""
         root = _of_eigenvalues(np.sqrt, self.reference)
-        whole = [_of_eigenvalues(np.exp, one) for one in np.asarray(tangents, np.float64)]
-        return np.stack([root @ one @ root for one in whole])
+        whole = _of_eigenvalues(np.exp, np.asarray(tangents, np.float64))
+        return np.asarray(root @ whole @ root, np.float64)
+
+
+def geometric_mean(covariances: ArrayLike) -> Array:
+    r"""The matrix at which tangents of all add up to nothing: float64 [r, r].
+
+    Found by descent on the manifold, :math:`G \leftarrow G^{1/2} \exp(\tau \bar{T}) G^{1/2}` with
+    the mean tangent :math:`\bar{T}`; the step τ is halved where its norm grows.
+
+    Parameters
+    ----------
+    covariances
+        [s, r, r], symmetric and positive definite.
+
+    Raises
+    ------
+    BadConnectome
+        A matrix is not positive definite.
+
+    References
+    ----------
+    Fletcher & Joshi (2007), Signal Processing 87:250, algorithm 1.
+    """
+    matrices = np.asarray(covariances, np.float64)
+    if not (np.linalg.eigvalsh(matrices) > 0).all():
+        raise BadConnectome("a covariance is not positive definite", remedy="Shrink it first")
+    mean: Array = matrices.mean(axis=0)
+    step, norm = 1.0, np.inf
+    for _ in range(_MAX_ITERATIONS):
+        away = TangentSpace(mean).tangents(matrices).mean(axis=0)
+        length = float(np.linalg.norm(away)) / len(mean)
+        if length < _CONVERGED:
+            break
+        step, norm = (step, length) if length < norm else (step / 2, norm)
+        root = _of_eigenvalues(np.sqrt, mean)
+        mean = _even(root @ _of_eigenvalues(np.exp, step * away) @ root)
+    return mean
+
+
+def _even(matrices: Array) -> Array:
+    """Without the asymmetry that rounding left."""
+    halved: Array = (matrices + matrices.swapaxes(-1, -2)) / 2
+    return halved
 
 
 def _of_eigenvalues(function: Callable[[Array], Array], symmetric: Array) -> Array:
     values, vectors = np.linalg.eigh(symmetric)
-    found: Array = (vectors * function(values)) @ vectors.T
+    found: Array = (vectors * function(values)[..., None, :]) @ vectors.swapaxes(-1, -2)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -30,12 +31,22 @@ _SHUFFLES_FOR_P = 19
 """With fewer, no p-value could reach 0.05."""
 
 
+_LAYER_WORDS = (("whole", "with all layers"), ("without", "without it"), ("alone", "it alone"))
+
+
 class Backend(StrEnum):
     """How graph networks pass messages."""
 
     AUTO = "auto"
     DGL = "dgl"
     DENSE = "dense"
+
+
+class Unseen(StrEnum):
+    """What harmonising does with sites that training does not know."""
+
+    REFUSE = "refuse"
+    LEAVE = "leave"
 
 
 def register(connectome_app: typer.Typer) -> None:
@@ -77,7 +88,9 @@ def diagnose(
         typer.Option(
             help="gcn, gin, sage, gat, cheb: graph networks. no-graph: gcn without messages. "
             "brainnetcnn, transformer: on the whole matrix. linear, svm, elastic-net: on all "
-            "edges. covariates, site: these alone."
+            "edges. tangent: linear, in tangent space. multiplex: a graph network over --layer. "
+            "population: a graph of people; population-alone: without its edges. covariates, "
+            "site: these alone."
         ),
     ] = "gcn,linear",
     folds: Annotated[int, typer.Option(min=2, help="Outer folds, which score.")] = 5,
@@ -88,6 +101,20 @@ def diagnose(
     graph_shuffles: Annotated[
         int, typer.Option(min=0, help="The same of the others, which take longer.")
     ] = 2,
+    layer: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A further cohort of the same people, for 'multiplex' and linear models.",
+            exists=True,
+        ),
+    ] = None,
+    harmonise: Annotated[
+        Unseen | None,
+        typer.Option(
+            help="Take --site out of connectomes (ComBat), learnt in each training fold; "
+            "rows of a site unknown there: refuse, or leave as they are."
+        ),
+    ] = None,
     backend: Annotated[
         Backend,
         typer.Option(help="Pass messages through DGL or dense matrices; the results agree."),
@@ -100,8 +127,8 @@ def diagnose(
 
     Nested cross-validation by person; thresholds, standardisation and every choice are made in the
     training rows of a fold. The same is done on shuffled labels: what a model scores there is
-    chance. Writes OUT with figures, held-out predictions, models and the connections that they
-    rest on, and beside it OUT.ledger.jsonl.
+    chance. Writes OUT with figures, held-out predictions, models, the connections that they
+    rest on and how far these can be relied upon, OUT/report.html, and beside it OUT.ledger.jsonl.
 
     Examples:
 
@@ -112,6 +139,8 @@ def diagnose(
     """
     from functools import partial
 
+    from ..report import write_report
+    from ..report.diagnosis import diagnosis_report
     from ..storage.commit import is_done
     from ..tasks.diagnosis.evaluate import trials
     from ..tasks.diagnosis.study import (
@@ -142,6 +171,8 @@ def diagnose(
         graph_shuffles=graph_shuffles,
         backend=backend.value,
         seed=seed,
+        layers=tuple(layer or ()),
+        harmonise=None if harmonise is None else harmonise.value,
     )
     request = diagnosis_request(part, cohort)
     if is_done(out, kind=KIND, key=request.key, overwrite=overwrite):
@@ -159,8 +190,10 @@ def diagnose(
     )
     exit_unless_all_done(outcomes)
     ends = [outcome.value for outcome in outcomes if outcome.value is not None]
-    _print(keep_study(out, study, ends, overwrite=overwrite))
-    console.print(f"figures, predictions, models and pictures in {out}")
+    content = keep_study(out, study, ends, overwrite=overwrite)
+    _print(content)
+    report = write_report(diagnosis_report(content, out), out / "report.html")
+    console.print(f"figures, predictions, models and pictures in {out}\nreport: {report}")
 
 
 def _say(end: OutOfFold) -> str:
@@ -191,6 +224,10 @@ def _print(content: Mapping[str, Any]) -> None:
             row["model"], _figure(row, "auc"), _figure(row, "balanced_accuracy"), shuffled, p
         )
     Console().print(table)
+    for model in content["models"]:
+        for one in model["layers"] or ():
+            figures = (f"{words} {one[part]['value']:.3f}" for part, words in _LAYER_WORDS)
+            console.print(f"{model['model']}, {one['layer']}: AUC {', '.join(figures)}")
     if content["excluded"]:
         console.print(f"left out: {len(content['excluded'])} subjects, see results.json")
 

@@ -24,7 +24,7 @@ from ..evaluation import (
     grouped_folds,
 )
 from .examples import Examples
-from .models import Family, Model
+from .models import Family, Fitted, Model
 from .threads import one_thread
 
 Array = NDArray[np.float64]
@@ -199,6 +199,35 @@ def _run_trial(
         held_out[fold.test] = number
         chosen.append(model.describe())
     return OutOfFold(trial, examples.labels, scores, held_out, tuple(chosen))
+
+
+@dataclass(frozen=True, eq=False)
+class FoldModel:
+    """The model of a fold, as it was scored."""
+
+    fold: Fold
+    fitted: Fitted
+
+
+def fold_models(end: OutOfFold, examples: Examples, plan: Plan) -> list[FoldModel]:
+    """Fit the models of a trial on the true labels again: equal to those that were scored.
+
+    Raises
+    ------
+    ValueError
+        The trial is one on shuffled labels.
+    """
+    if end.trial.shuffle:
+        raise ValueError("models of shuffled labels say nothing of the examples")
+    family = next(f for f in plan.families if f.name == end.trial.family)
+    found = []
+    with one_thread():
+        for number, chosen in enumerate(end.chosen):
+            fold = Fold(np.flatnonzero(end.fold != number), np.flatnonzero(end.fold == number))
+            model = next(m for m in family.candidates if m.describe() == chosen)
+            fitted = model.fit(examples.take(fold.train), seed=_seed(plan.seed, 3, 0, number))
+            found.append(FoldModel(fold, fitted))
+    return found
 
 
 def choose(family: Family, train: Examples, n_inner: int, seed: int) -> Model:

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ...graphs.matrices import networks_of
 from .examples import Examples
 from .graph_model import FittedGraphModel
-from .models import Fitted, FittedLinear
+from .models import Fitted, FittedLinear, moments
+from .multiplex_model import FittedMultiplex
+from .steps import seen_by
 
 Array = NDArray[np.float64]
 
@@ -29,21 +32,34 @@ def edge_importance(fitted: Fitted, examples: Examples) -> Array | None:
     Linear model: its activation pattern, the correlation of the edge with the model's log-odds over
     ``examples``; unlike the weight, it is not drawn to edges that only cancel noise of others.
     Graph network: gradient times input, with the edge's mean as the baseline,
-    :math:`\\operatorname{mean}_s |g_s (a_s - \\bar a)|`. A model that sees no edge has none.
+    :math:`\\operatorname{mean}_s |g_s (a_s - \\bar a)|`. Behind harmonisation or in tangent space,
+    of the edges as the model sees them. With layers [l, r, r]. A model that sees no edge has none.
 
     References
     ----------
     Haufe et al. (2014), On the interpretation of weight vectors, NeuroImage 87. Shrikumar et al.
     (2017), Learning important features, ICML: gradient times input.
     """
+    fitted, examples = seen_by(fitted, examples)
     match fitted:
         case FittedLinear():
-            return _square(_pattern(fitted, examples), examples.adjacency.shape[1])
-        case FittedGraphModel():
-            away = examples.adjacency - examples.adjacency.mean(0)
-            return np.asarray(np.abs(fitted.gradient(examples) * away).mean(0), np.float64)
+            *shape, n_regions, _ = examples.adjacency.shape
+            return networks_of(_pattern(fitted, examples).reshape(*shape[1:], -1), n_regions)
+        case FittedGraphModel() | FittedMultiplex():
+            away = examples.adjacency - moments(examples.adjacency)[0]
+            slope = fitted.gradient(examples)
+            return moments(np.abs(slope * away))[0]
         case _:
             return None
+
+
+def node_importance(importance: Array) -> Array:
+    """Importance of every region, half of that of its edges: [.., r, r] to float64 [.., r].
+
+    Those of all regions add up to those of all edges.
+    """
+    found: Array = importance.sum(-1) / 2
+    return found
 
 
 def top_edges(importance: Array, k: int) -> list[Edge]:
@@ -56,15 +72,9 @@ def top_edges(importance: Array, k: int) -> list[Edge]:
 
 def _pattern(fitted: FittedLinear, examples: Examples) -> Array:
     edges, logits = examples.edges, fitted.decision(examples)
-    edges = edges - edges.mean(0)
+    edges = np.nan_to_num(edges - moments(edges)[0])
     logits = logits - logits.mean()
     scale = np.sqrt((edges**2).sum(0) * (logits**2).sum())
     moved = np.abs(logits @ edges)
     pattern: Array = np.divide(moved, scale, out=np.zeros_like(moved), where=scale > 1e-12)
     return pattern
-
-
-def _square(edges: Array, n_regions: int) -> Array:
-    matrix = np.zeros((n_regions, n_regions))
-    matrix[np.triu_indices(n_regions, 1)] = edges
-    return matrix + matrix.T

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ...graphs.threshold import proportional
 from ...storage.errors import BadConnectome
+from .descent import descend
 from .examples import Examples
 from .models import sigmoid, spread
 from .threads import one_thread
@@ -77,8 +78,15 @@ class GraphModel:
         n_regions = train.adjacency.shape[1]
         with one_thread(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            network = self.network(n_regions)
-            self._descend(network, self.graphs(train, mean, sd), train.labels)
+            network, graphs = self.network(n_regions), self.graphs(train, mean, sd)
+            descend(
+                network,
+                lambda: network(graphs),
+                train.labels,
+                epochs=self.epochs,
+                learning_rate=self.learning_rate,
+                weight_decay=self.weight_decay,
+            )
         state = {name: value.numpy().copy() for name, value in network.state_dict().items()}
         return FittedGraphModel(self, mean, sd, state)
 
@@ -132,30 +140,9 @@ class GraphModel:
         kept = np.zeros(examples.adjacency.shape, bool)
         if self.density == 0:
             return kept
-        for row, name in enumerate(examples.names):
-            try:
-                strongest = proportional(examples.adjacency[row], self.density, by="magnitude")
-            except BadConnectome as error:
-                raise BadConnectome(error.what, where=str(name), remedy=error.remedy) from error
-            kept[row] = strongest != 0
+        for row, name in enumerate(examples.names.tolist()):
+            kept[row] = strongest_edges(examples.adjacency[row], self.density, name)
         return kept
-
-    def _descend(
-        self, network: Module, graphs: DenseGraphs | DglGraphs, labels: NDArray[np.int64]
-    ) -> None:
-        import torch
-
-        target = torch.tensor(labels, dtype=torch.float32)
-        positives = target.sum()
-        loss = torch.nn.BCEWithLogitsLoss(pos_weight=(len(target) - positives) / positives)
-        optimiser = torch.optim.AdamW(
-            network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
-        )
-        network.train()
-        for _ in range(self.epochs):
-            optimiser.zero_grad()
-            loss(network(graphs), target).backward()
-            optimiser.step()
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,3 +195,18 @@ class FittedGraphModel:
             (slope,) = torch.autograd.grad(logits.sum(), adjacency)
         values: Array = slope.double().numpy()
         return values + values.transpose(0, 2, 1)
+
+
+def strongest_edges(adjacency: Array, density: float, name: str) -> NDArray[np.bool_]:
+    """The pairs of largest magnitude, as many as the density asks for: bool [r, r].
+
+    Raises
+    ------
+    BadConnectome
+        The network has fewer edges; names the subject.
+    """
+    try:
+        kept: NDArray[np.bool_] = proportional(adjacency, density, by="magnitude") != 0
+    except BadConnectome as error:
+        raise BadConnectome(error.what, where=name, remedy=error.remedy) from error
+    return kept

@@ -55,7 +55,9 @@ class Family:
 
 @dataclass(frozen=True)
 class LinearModel:
-    """A linear machine on the standardised weights of all edges.
+    """A linear machine on the standardised weights of all edges, of all layers side by side.
+
+    The edges of a layer that a person lacks count as the mean.
 
     Attributes
     ----------
@@ -77,9 +79,9 @@ class LinearModel:
     def fit(self, train: Examples, *, seed: int = 0) -> FittedLinear:
         """Learn mean and spread of each edge, then a weight for it."""
         edges = train.edges
-        mean, sd = edges.mean(0), spread(edges)
+        mean, sd = moments(edges)
         fit = partial(_MACHINES[self.kind], seed=seed)
-        weights, intercept = fit((edges - mean) / sd, train.labels, self.c)
+        weights, intercept = fit(standardised(edges, mean, sd), train.labels, self.c)
         return FittedLinear(mean, sd, weights, intercept, self)
 
     def describe(self) -> Mapping[str, Any]:
@@ -97,8 +99,7 @@ class _Line:
 
     def log_odds(self, values: Array) -> Array:
         """Of rows of values [s, k]: float64 [s]."""
-        standard: Array = (values - self.mean) / self.sd
-        return standard @ self.weights + self.intercept
+        return standardised(values, self.mean, self.sd) @ self.weights + self.intercept
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,6 +196,24 @@ def spread(values: Array) -> Array:
     """Standard deviation over the first axis; 1 where nothing varies, so that 0 stays 0."""
     sd: Array = values.std(0)
     return np.where(sd > 1e-12, sd, 1.0)
+
+
+def moments(values: Array) -> tuple[Array, Array]:
+    """Mean and standard deviation over the first axis, of what is there (not nan).
+
+    The mean is 0 where nothing is there, the deviation 1 where nothing varies.
+    """
+    there = ~np.isnan(values)
+    n = np.maximum(there.sum(0), 1)
+    mean: Array = np.where(there, values, 0).sum(0) / n
+    sd = np.sqrt((np.where(there, values - mean, 0) ** 2).sum(0) / n)
+    return mean, np.where(sd > 1e-12, sd, 1.0)
+
+
+def standardised(values: Array, mean: Array, sd: Array) -> Array:
+    """In standard deviations from the mean; 0, the mean, where nothing is there (nan)."""
+    standard: Array = (values - mean) / sd
+    return np.where(np.isnan(standard), 0, standard)
 
 
 def sigmoid(logits: Array) -> Array:

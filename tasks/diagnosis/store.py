@@ -22,9 +22,14 @@ from .models import (
     LinearModel,
     SiteModel,
 )
+from .multiplex_model import FittedMultiplex, MultiplexModel
+from .population import FittedPopulation, PersonSpace, Population, PopulationModel
+from .steps import FittedPipeline
+from .store_steps import step_of, step_parts
 
 CARD, TENSORS = "card.json", "model.safetensors"
 _STATE = "state."
+_SPACE = ("mean", "sd", "axes", "covariate_mean", "covariate_sd")
 
 
 def write_model(folder: Path, fitted: Fitted, card: Mapping[str, Any]) -> None:
@@ -37,8 +42,16 @@ def write_model(folder: Path, fitted: Fitted, card: Mapping[str, Any]) -> None:
     """
     from safetensors.numpy import save
 
-    kind, hyper, tensors, extra = _parts(fitted)
-    content = {**card, "kind": kind, "hyper": dict(hyper), **extra}
+    steps: list[dict[str, Any]] = []
+    tensors: dict[str, NDArray[Any]] = {}
+    while isinstance(fitted, FittedPipeline):
+        record, numbers = step_parts(fitted.step, f"step{len(steps)}.")
+        steps.append(record)
+        tensors |= numbers
+        fitted = fitted.fitted
+    kind, hyper, numbers, extra = _parts(fitted)
+    tensors |= numbers
+    content = {**card, "kind": kind, "hyper": dict(hyper), "steps": steps, **extra}
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / TENSORS, save({k: np.ascontiguousarray(v) for k, v in tensors.items()}))
     write_text(folder / CARD, json.dumps(content, indent=1, allow_nan=False))
@@ -65,7 +78,11 @@ def read_model(folder: Path, *, backend: Backend = "dense") -> tuple[Fitted, dic
     try:
         card: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
         tensors = load((folder / TENSORS).read_bytes())
-        return _fitted(card, tensors, backend), card
+        fitted = _fitted(card, tensors, backend)
+        steps = list(enumerate(card.get("steps", ())))
+        for number, record in reversed(steps):
+            fitted = FittedPipeline(step_of(record, tensors, f"step{number}."), fitted)
+        return fitted, card
     except (ValueError, KeyError, TypeError, SafetensorError) as error:
         raise BadModel(
             f"the model is damaged ({error})", where=folder, remedy="Diagnose again"
@@ -93,6 +110,12 @@ def _parts(
             arrays = {"mean": fitted.mean, "sd": fitted.sd}
             arrays |= {_STATE + name: value for name, value in fitted.state.items()}
             return "graph", fitted.model.describe(), arrays, {}
+        case FittedMultiplex():
+            arrays = {"mean": fitted.mean, "sd": fitted.sd}
+            arrays |= {_STATE + name: value for name, value in fitted.state.items()}
+            return "multiplex", fitted.model.describe(), arrays, {}
+        case FittedPopulation():
+            return "population", fitted.model.describe(), *_population_parts(fitted)
         case _:
             raise TypeError(f"no way is known to keep a {type(fitted).__name__}")
 
@@ -113,9 +136,13 @@ def _fitted(card: Mapping[str, Any], tensors: Mapping[str, Any], backend: Backen
             )
         case "graph":
             hyper["widths"] = tuple(hyper["widths"])
-            state = {k.removeprefix(_STATE): v for k, v in tensors.items() if k.startswith(_STATE)}
             model = GraphModel(**hyper, backend=backend)
-            return FittedGraphModel(model, tensors["mean"], tensors["sd"], state)
+            return FittedGraphModel(model, tensors["mean"], tensors["sd"], _state(tensors))
+        case "multiplex":
+            layered = MultiplexModel(**hyper)
+            return FittedMultiplex(layered, tensors["mean"], tensors["sd"], _state(tensors))
+        case "population":
+            return _population(card, PopulationModel(**hyper), tensors)
         case kind:
             raise ValueError(f"kind {kind!r} is not known")
 
@@ -125,3 +152,33 @@ def _weighed(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], float]:
     mean, sd, weights = (tensors[name] for name in ("mean", "sd", "weights"))
     return mean, sd, weights, float(tensors["intercept"][0])
+
+
+def _state(tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+    return {k.removeprefix(_STATE): v for k, v in tensors.items() if k.startswith(_STATE)}
+
+
+def _population_parts(fitted: FittedPopulation) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    people = fitted.people
+    arrays: dict[str, NDArray[Any]] = {name: getattr(fitted.space, name) for name in _SPACE}
+    arrays |= {"features": people.features, "edges": fitted.edges}
+    if people.covariates is not None:
+        arrays["covariates"] = people.covariates
+    arrays |= {_STATE + name: value for name, value in fitted.state.items()}
+    sites = None if people.sites is None else people.sites.tolist()
+    return arrays, {"people_sites": sites, "distance": fitted.space.distance}
+
+
+def _population(
+    card: Mapping[str, Any], model: PopulationModel, tensors: Mapping[str, NDArray[Any]]
+) -> FittedPopulation:
+    sites = card["people_sites"]
+    people = Population(
+        tensors["features"],
+        None if sites is None else np.array(sites, np.str_),
+        tensors.get("covariates"),
+    )
+    mean, sd, axes, covariate_mean, covariate_sd = (tensors[name] for name in _SPACE)
+    distance = float(card["distance"])
+    space = PersonSpace(mean, sd, axes, covariate_mean, covariate_sd, distance)
+    return FittedPopulation(model, space, people, tensors["edges"], _state(tensors))

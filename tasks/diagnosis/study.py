@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,10 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ...graphs.plots import plot_connectome
+from ...graphs.harmonise import Unseen
 from ...storage.commit import new_product, product_key, require_commit
 from ...storage.connectomes import KIND as CONNECTOMES
-from ...storage.connectomes import Connectome, ConnectomeCohort, read_connectomes
+from ...storage.connectomes import SUFFIX, ConnectomeCohort, read_connectomes
+from ...storage.errors import BadConnectome, CohortError
 from ...storage.files import write_text
 from ..evaluation import Fold, grouped_folds
 from .evaluate import (
@@ -24,24 +23,19 @@ from .evaluate import (
     Plan,
     Result,
     Trial,
-    choose,
     folds_by,
     run_trial,
     summarise,
 )
 from .examples import Examples, examples_of
-from .explain import edge_importance, top_edges
-from .families import QUICK, families
+from .families import QUICK, Known, families
+from .kept_models import as_csv, keep_family
 from .phenotypes import Columns, Phenotypes, file_key, read_phenotypes
-from .store import write_model
-from .threads import one_thread
 
 KIND = "diagnosis"
 RESULTS = "results.json"
-METHOD = 1
+METHOD = 2
 """Counts up when the same request gives other results."""
-
-N_EDGES = 50
 
 
 @dataclass(frozen=True)
@@ -62,6 +56,11 @@ class Request:
         Evaluations on shuffled labels: of models that fit in a blink, and of graph networks.
     backend
         How graph networks pass messages; no part of what comes out.
+    layers
+        Further cohorts of the same people over the same regions.
+    harmonise
+        Take sites out of the connectomes within each fold, and what becomes of a site that
+        training does not know; None leaves them in.
     """
 
     cohort: Path
@@ -77,15 +76,18 @@ class Request:
     shuffles: int = 20
     graph_shuffles: int = 2
     backend: Literal["auto", "dgl", "dense"] = "auto"
+    layers: tuple[Path, ...] = ()
+    harmonise: Unseen | None = None
 
     @property
     def key(self) -> str:
-        """Key of the product: both inputs by content, and every parameter but the backend."""
-        parts = {k: v for k, v in asdict(self).items() if k not in ("cohort", "table", "backend")}
+        """Key of the product: all inputs by content, and every parameter but the backend."""
+        other = ("cohort", "layers", "table", "backend")
+        parts = {k: v for k, v in asdict(self).items() if k not in other}
         return product_key(
             kind=KIND,
             method=METHOD,
-            connectomes=require_commit(self.cohort, CONNECTOMES).key,
+            connectomes=[require_commit(c, CONNECTOMES).key for c in (self.cohort, *self.layers)],
             phenotypes=file_key(self.table),
             **parts,
         )
@@ -97,6 +99,10 @@ class Study:
 
     Attributes
     ----------
+    cohort
+        The first layer's.
+    layers
+        How many of the examples have each layer, by name.
     folds
         Where the table says how to split; None for random folds.
     """
@@ -107,6 +113,7 @@ class Study:
     examples: Examples
     plan: Plan
     folds: tuple[Fold, ...] | None
+    layers: Mapping[str, int]
 
 
 def open_study(request: Request) -> Study:
@@ -121,33 +128,67 @@ def open_study(request: Request) -> Study:
     MissingDependency
         DGL was asked for and does not import.
     """
-    cohort = read_connectomes(request.cohort)
+    cohort, *others = (read_connectomes(path) for path in (request.cohort, *request.layers))
     phenotypes = read_phenotypes(
         request.table,
-        cohort.subjects,
+        list(dict.fromkeys(name for one in (cohort, *others) for name in one.subjects)),
         request.columns,
         classes=request.classes,
         positive=request.positive,
         drop_missing=request.drop_missing,
     )
-    examples = examples_of(cohort, phenotypes)
+    examples = examples_of(cohort, phenotypes, *others)
+    known = Known(_columns_known(examples), cohort.measure, 1 + len(others))
     plan = Plan(
-        families(request.models, backend=request.backend, known=_known(examples)),
+        families(request.models, backend=request.backend, known=known, harmonise=request.harmonise),
         request.n_folds,
         request.n_inner,
         {m: request.shuffles if m in QUICK else request.graph_shuffles for m in request.models},
         request.seed,
     )
+    names = _layer_names(request, (cohort, *others))
+    counts = examples.present.sum(0).tolist()
+    layers = dict(zip(names, counts, strict=True))
     if phenotypes.splits is not None:
         folds = tuple(folds_by(phenotypes.splits, examples.groups))
-        return Study(request, cohort, phenotypes, examples, plan, folds)
+        if request.harmonise == "refuse":
+            _check_sites(examples, folds)
+        return Study(request, cohort, phenotypes, examples, plan, folds, layers)
     grouped_folds(examples.labels, examples.groups, plan.n_folds)
-    return Study(request, cohort, phenotypes, examples, plan, None)
+    return Study(request, cohort, phenotypes, examples, plan, None, layers)
 
 
-def _known(examples: Examples) -> tuple[str, ...]:
+def _columns_known(examples: Examples) -> tuple[str, ...]:
     named = {"site": examples.sites, "covariates": examples.covariates}
     return tuple(name for name, values in named.items() if values is not None)
+
+
+def _layer_names(request: Request, cohorts: Sequence[ConnectomeCohort]) -> list[str]:
+    """Modalities, or names of the files where two are of one modality."""
+    modalities = [one.modality for one in cohorts]
+    if len(set(modalities)) == len(cohorts):
+        return modalities
+    names = [path.name.removesuffix(SUFFIX) for path in (request.cohort, *request.layers)]
+    if len(set(names)) < len(names):
+        raise BadConnectome(
+            "layers cannot be told apart by modality or name",
+            where=request.layers[-1],
+            remedy="Give each cohort of connectomes a file name of its own",
+        )
+    return names
+
+
+def _check_sites(examples: Examples, folds: Sequence[Fold]) -> None:
+    assert examples.sites is not None
+    for fold in folds:
+        unseen = np.setdiff1d(examples.sites[fold.test], examples.sites[fold.train])
+        if len(unseen):
+            raise CohortError(
+                f"site {unseen[0]} is not among the training rows of a fold",
+                where="--harmonise",
+                remedy="There is nothing to know of such a site: leave its values as they are with "
+                "--harmonise leave, or split by another column",
+            )
 
 
 def run_study_trial(trial: Trial, request: Request) -> OutOfFold:
@@ -163,8 +204,8 @@ def keep_study(
 
     ``results.json`` and ``results.csv``: figures; ``predictions.csv``: the held-out score of every
     subject; ``models/NAME``: each family's model fitted on all subjects with the hyper-parameters
-    that a cross-validation of all chooses, for use on others; ``edges-NAME.csv`` and ``.png``: what
-    that model rests on.
+    that a cross-validation of all chooses, for use on others; ``edges-NAME.csv`` and ``.png``,
+    ``regions-NAME.csv``: what that model rests on, with ``-LAYER`` where there are several.
 
     Returns
     -------
@@ -181,11 +222,11 @@ def keep_study(
     about = {"models": list(study.request.models), "cohort": str(study.request.cohort)}
     key = study.request.key
     with new_product(out, kind=KIND, key=key, about=about, overwrite=overwrite) as folder:
+        write_text(folder / "results.csv", as_csv(figure_rows(content)))
+        write_text(folder / "predictions.csv", as_csv(_predictions(study, results)))
+        for result, model in zip(results, content["models"], strict=True):
+            model.update(keep_family(folder, study, result.scores, _card(study, content, model)))
         write_text(folder / RESULTS, json.dumps(content, indent=1, allow_nan=False))
-        write_text(folder / "results.csv", _csv(figure_rows(content)))
-        write_text(folder / "predictions.csv", _csv(_predictions(study, results)))
-        for result in results:
-            _keep_model(folder, study, result.family, content)
     return content
 
 
@@ -225,6 +266,8 @@ def _content(study: Study, results: Sequence[Result]) -> dict[str, Any]:
         "negative": {"class": negative, "rows": counts[0]},
         "sites": None if examples.sites is None else dict(Counter(examples.sites.tolist())),
         "excluded": dict(phenotypes.excluded),
+        "layers": dict(study.layers),
+        "harmonise": request.harmonise,
         "regions": len(study.cohort.regions),
         "measure": study.cohort.measure,
         "modality": study.cohort.modality,
@@ -265,48 +308,15 @@ def _predictions(study: Study, results: Sequence[Result]) -> list[dict[str, Any]
     return rows
 
 
-def _keep_model(folder: Path, study: Study, name: str, content: Mapping[str, Any]) -> None:
-    family = next(f for f in study.plan.families if f.name == name)
-    examples, cohort = study.examples, study.cohort
-    with one_thread():
-        model = choose(family, examples, study.plan.n_inner, study.plan.seed)
-        fitted = model.fit(examples, seed=study.plan.seed)
-    figures = next(m for m in content["models"] if m["model"] == name)
-    write_model(
-        folder / "models" / name,
-        fitted,
-        {
-            "family": name,
-            "regions": list(cohort.regions),
-            "measure": cohort.measure,
-            "modality": cohort.modality,
-            "classes": list(study.phenotypes.classes),
-            "trained_on": {k: content[k] for k in ("rows", "people", "sites", "positive")},
-            "held_out": {k: figures[k] for k in ("auc", "balanced_accuracy", "p_value")},
-        },
-    )
-    importance = edge_importance(fitted, examples)
-    if importance is None:
-        return
-    edges = top_edges(importance, N_EDGES)
-    regions = cohort.regions
-    write_text(
-        folder / f"edges-{name}.csv",
-        _csv([{"a": regions[e.i], "b": regions[e.j], "importance": e.importance} for e in edges]),
-    )
-    plot_connectome(
-        Connectome(
-            importance, regions, "importance", cohort.modality, "", cohort.centroids_mm, False
-        ),
-        folder / f"edges-{name}.png",
-        max_edges=N_EDGES,
-        title=f"{name}: what the model rests on",
-    )
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
+def _card(study: Study, content: Mapping[str, Any], model: Mapping[str, Any]) -> dict[str, Any]:
+    cohort = study.cohort
+    return {
+        "family": model["model"],
+        "regions": list(cohort.regions),
+        "measure": cohort.measure,
+        "modality": cohort.modality,
+        "layers": list(study.layers),
+        "classes": list(study.phenotypes.classes),
+        "trained_on": {k: content[k] for k in ("rows", "people", "sites", "positive")},
+        "held_out": {k: model[k] for k in ("auc", "balanced_accuracy", "p_value")},
+    }

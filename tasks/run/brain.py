@@ -128,4 +128,6 @@ def diagnosis_request(part: DiagnosePart, cohort: Path) -> Request:
         shuffles=part.shuffles,
         graph_shuffles=part.graph_shuffles,
         backend=part.backend,
+        layers=part.layers,
+        harmonise=part.harmonise,
     )

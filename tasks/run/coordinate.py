@@ -127,7 +127,10 @@ def check_plan(plan: Plan) -> list[Stage]:
     if plan.mil.train is not None:
         label_cohort(plan.cohort, plan.mil.train)
     build, diagnose = plan.connectome.build, plan.connectome.diagnose
-    named = [*(build.files if build else ()), *((diagnose.table,) if diagnose else ())]
+    named = [
+        *(build.files if build else ()),
+        *((diagnose.table, *diagnose.layers) if diagnose else ()),
+    ]
     named += [plan.mil.predict.model] if plan.mil.predict else []
     for path in named:
         if not path.exists():

@@ -242,6 +242,8 @@ class DiagnosePart(Part):
     inner_folds: int = Field(default=3, ge=2)
     shuffles: int = Field(default=20, ge=0)
     graph_shuffles: int = Field(default=2, ge=0)
+    layers: tuple[PlanPath, ...] = ()
+    harmonise: Literal["refuse", "leave"] | None = None
     backend: Literal["auto", "dgl", "dense"] = "auto"
     seed: int = Field(default=0, ge=0)
 

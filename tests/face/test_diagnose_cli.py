@@ -16,6 +16,7 @@ from microtome.storage.connectomes import ConnectomeCohort, read_connectomes, wr
 from microtome.storage.errors import CohortError, LabelError, LeakError, StaleProduct
 from microtome.tasks.diagnosis.examples import examples_of
 from microtome.tasks.diagnosis.phenotypes import Columns, read_phenotypes
+from microtome.tasks.diagnosis.steps import FittedPipeline
 from microtome.tasks.diagnosis.store import read_model
 from microtome.tasks.evaluation import auc
 
@@ -139,3 +140,50 @@ def test_held_out_sites_are_each_a_fold(study, tmp_path, simulated) -> None:
     with (tmp_path / "by-site" / "predictions.csv").open(newline="") as file:
         pairs = {(row["site"], row["linear_fold"]) for row in csv.DictReader(file)}
     assert len(pairs) == len(np.unique(simulated.sites)) == 2
+
+
+@pytest.fixture(scope="module")
+def second_layer(study, simulated):
+    """A layer that says nothing, which a sixth of the sessions lack."""
+    rng = np.random.default_rng(0)
+    networks = [
+        functional_connectome(rng.normal(size=(60, 24)), simulated.regions, subject=name)
+        for name in simulated.ids[: len(simulated.ids) * 5 // 6]
+    ]
+    path = study / "idle.connectomes.zarr"
+    write_connectomes(path, ConnectomeCohort.of(networks), key="1" * 64)
+    return path
+
+
+def test_layers_are_diagnosed_together_and_each_is_taken_away(
+    study, second_layer, simulated, tmp_path
+) -> None:
+    said = call(
+        study, tmp_path / "both", "--label", "diagnosis", "--group", "person", "--site", "scanner",
+        "--layer", second_layer, "--models", "multiplex,linear", "--folds", "3",
+        "--inner-folds", "2", "--shuffles", "0", "--graph-shuffles", "0",
+    )  # fmt: skip
+    results = json.loads((tmp_path / "both" / "results.json").read_text())
+    assert results["rows"] == len(simulated)
+    assert results["layers"] == {"rest": len(simulated), "idle": len(simulated) * 5 // 6}
+    for model in results["models"]:
+        rest, idle = model["layers"]
+        assert rest["without"]["value"] < 0.7 < rest["whole"]["value"]
+        assert abs(idle["without"]["value"] - idle["whole"]["value"]) < 0.15
+        assert model["explanation"]["deletion_gap"] > 0
+        for layer in ("rest", "idle"):
+            assert (tmp_path / "both" / f"edges-{model['model']}-{layer}.csv").is_file()
+    assert "multiplex, rest: AUC with all layers" in said
+    report = (tmp_path / "both" / "report.html").read_text()
+    assert "Which layers are used?" in report
+    assert "Can the explanations be relied upon?" in report
+
+
+def test_a_held_out_site_cannot_be_harmonised_unless_it_is_left(study, tmp_path) -> None:
+    options = ("--label", "diagnosis", "--site", "scanner", "--split-by", "scanner",
+               "--models", "linear", "--shuffles", "0", "--harmonise")  # fmt: skip
+    with pytest.raises(CohortError, match="--harmonise leave"):
+        call(study, tmp_path / "out", *options, "refuse")
+    call(study, tmp_path / "out", *options, "leave")
+    model, _ = read_model(tmp_path / "out" / "models" / "linear")
+    assert isinstance(model, FittedPipeline)

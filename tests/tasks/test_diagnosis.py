@@ -36,7 +36,7 @@ from microtome.tasks.diagnosis.evaluate import (
 )
 from microtome.tasks.diagnosis.examples import Examples, examples_of
 from microtome.tasks.diagnosis.explain import edge_importance, top_edges
-from microtome.tasks.diagnosis.families import families
+from microtome.tasks.diagnosis.families import Known, families
 from microtome.tasks.diagnosis.graph_model import GraphModel
 from microtome.tasks.diagnosis.models import Family, LinearModel, SiteModel
 from microtome.tasks.diagnosis.phenotypes import Columns, Phenotypes, read_phenotypes
@@ -373,7 +373,7 @@ def test_too_few_people_for_the_folds_are_refused() -> None:
     with pytest.raises(CohortError, match="no model 'forest'"):
         families(["linear", "forest"])
     with pytest.raises(CohortError, match="Name the column with --site"):
-        families(["site"], known=())
+        families(["site"], known=Known(columns=()))
 
 
 def test_a_density_that_a_network_does_not_reach_names_the_subject() -> None:
