@@ -1,8 +1,8 @@
 """Which edges are kept: by density, by weight, by their share, or as spanning trees.
 
 All functions take symmetric weights [r, r] and return a new matrix without diagonal in which edges
-that are not kept are 0. Equal weights are told apart by position, earlier pairs (i, j), i < j, row
-by row, first: the same every time, on every machine.
+that are not kept are 0. Of equal weights the later pairs (i, j), i < j, row by row, are kept
+first: the same every time, on every machine.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def proportional(weights: ArrayLike, density: float, *, by: Strength = "value") 
     """
     network = as_network(weights, signed=True)
     edges = edge_weights(network)
-    return _keep(network, _strongest(edges if by == "value" else np.abs(edges), density))
+    return _keep(network, strongest(edges if by == "value" else np.abs(edges), density))
 
 
 def proportional_directed(weights: ArrayLike, density: float) -> Array:
@@ -77,7 +77,7 @@ def proportional_directed(weights: ArrayLike, density: float) -> Array:
     n = len(network)
     pairs = np.nonzero(~np.eye(n, dtype=bool))
     kept = np.zeros((n, n), bool)
-    kept[pairs] = _strongest(network[pairs], density)
+    kept[pairs] = strongest(network[pairs], density)
     return np.where(kept, network, 0.0)
 
 
@@ -124,7 +124,7 @@ def tree_and_strongest(weights: ArrayLike, density: float) -> Array:
             f"density {density:g} has fewer edges than the spanning tree of {len(network)} regions",
             remedy=f"Ask for at least {2 / len(network):.3g}",
         )
-    return _keep(network, _strongest(ranked, density))
+    return _keep(network, strongest(ranked, density))
 
 
 def disparity_backbone(weights: ArrayLike, *, alpha: float = 0.05) -> Array:
@@ -177,7 +177,14 @@ def _efficiency(network: Array) -> float:
     return paths.global_efficiency(paths.distances(paths.Lengths.from_weights(network)))
 
 
-def _strongest(strength: Array, density: float) -> NDArray[np.bool_]:
+def strongest(strength: Array, density: float) -> NDArray[np.bool_]:
+    """Which of the strengths [e] are kept at a density: bool [e].
+
+    Raises
+    ------
+    BadConnectome
+        Fewer of them are above 0 than the density asks for.
+    """
     wanted, there = _share(len(strength), density), int((strength > 0).sum())
     if wanted > there:
         raise BadConnectome(
