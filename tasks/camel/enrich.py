@@ -143,7 +143,7 @@ def enrich(
     StaleProduct
         ``folder`` holds the stages of other images or settings.
     """
-    from ..encoders.torch_encoder import pick_device
+    from ..devices import pick_device
     from .stages import Stages, enrichment_key
 
     _check(images.labels)

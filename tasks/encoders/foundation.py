@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from ...storage.errors import BadModel, BadResolution, MissingDependency
+from ..devices import pick_device
 from .catalogue import CATALOGUE, FoundationModel
 from .torch_encoder import (
     TorchEncoder,
     digest_weights,
     first_sentence,
-    pick_device,
     probe_dim,
     require_file,
 )

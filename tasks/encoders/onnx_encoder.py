@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...storage.errors import BadModel, MissingDependency
+from ..devices import own_gpu, worker_name
 from .base import BATCH_TILES, Features, NetworkEncoder, Tiles, check_tiles
 from .torch_encoder import DEFAULT_MPP, first_sentence, require_file
 
@@ -160,8 +161,9 @@ def _session(path: Path, device: str) -> Any:
         raise BadModel(f"ONNX files run on cpu or cuda, not on {device}", where=path)
     providers: list[Any] = [_CPU]
     if is_on_cuda:
+        gpu = int(number) if number else own_gpu(worker_name(), torch.cuda.device_count() or 1)
         # Products of fp32 are meant when fp32 is.
-        providers.insert(0, (_CUDA, {"device_id": int(number or 0), "use_tf32": "0"}))
+        providers.insert(0, (_CUDA, {"device_id": gpu, "use_tf32": "0"}))
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     # One reading of how many cores this process may use: torch's, which workers are given.

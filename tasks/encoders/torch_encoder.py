@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...storage.errors import BadModel, MissingDependency, MissingFile, first_line
+from ...storage.errors import BadModel, MissingFile, first_line
+from ..devices import pick_device
 from .base import BATCH_TILES, Features, NetworkEncoder, Tiles, check_tiles
 from .torch_forward import Precision, forward
 
@@ -81,7 +82,7 @@ def load_torch_encoder(
         timm), ``timm:NAME:FILE.safetensors``, a TorchScript file, or ``package.module:factory``
         where ``factory()`` returns a module.
     device
-        ``auto`` takes CUDA where there is one.
+        As :func:`~microtome.tasks.devices.pick_device` takes it.
     mpp
         Micrometres per pixel of the tiles; 0.5 where neither this nor the module says.
     tile_px
@@ -185,19 +186,6 @@ class _Parts:
     is_fixed_size: bool = False
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-
-
-def pick_device(device: str) -> str:
-    """The device that is meant; ``auto`` takes CUDA where there is one."""
-    import torch
-
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise MissingDependency(
-            "torch sees no CUDA device", where=device, remedy="Pass --device cpu, or auto"
-        )
-    return device
 
 
 def _timm(spec: str) -> _Parts:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ...storage.commit import require_commit, write_bytes, write_text
 from ...storage.errors import BadModel, BadResolution
+from ..devices import pick_device
 from .foundation import MPP_TOLERANCE
 from .torch_encoder import (
     TorchEncoder,
@@ -19,7 +20,6 @@ from .torch_encoder import (
     create_timm,
     digest_weights,
     first_sentence,
-    pick_device,
     probe_dim,
 )
 from .torch_forward import Precision

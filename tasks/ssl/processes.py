@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..encoders.torch_encoder import pick_device
+from ..devices import pick_device
 
 _PATH_BYTES = 4096
 
