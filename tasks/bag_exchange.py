@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -19,6 +19,7 @@ from ..storage.exchange import (
     export_anndata,
     export_clam,
     export_pt,
+    export_spatialdata,
     export_stamp,
     import_bag,
 )
@@ -26,13 +27,18 @@ from ..storage.exchange.anndata import KIND as ANNDATA
 from ..storage.exchange.anndata import SUFFIX as ZARR
 from ..storage.exchange.apart import import_apart, is_hdf5
 from ..storage.exchange.hdf5 import opened
+from ..storage.exchange.spatialdata import KIND as SPATIALDATA
 
-Format = Literal["clam", "trident", "stamp", "anndata"]
+Format = Literal["clam", "trident", "stamp", "anndata", "spatialdata"]
 EXPORT_VERSION = 1
 IMPORT_VERSION = 2
 """Go up when the same input would give another file, or another bag."""
 
 FILES = (".h5", ".hdf5", ".pt")
+_FOLDERS: Mapping[str, Callable[..., None]] = {
+    ANNDATA: export_anndata,
+    SPATIALDATA: export_spatialdata,
+}
 
 
 @dataclass(frozen=True)
@@ -74,8 +80,8 @@ def export_file(
     """Write a bag for another tool.
 
     ``clam`` gives ``<out>/h5_files/<id>.h5`` and ``<out>/pt_files/<id>.pt``, ``trident`` and
-    ``stamp`` give ``<out>/<id>.h5``, ``anndata`` gives ``<out>/<id>.zarr``. Nothing is done where
-    that was made from this very bag.
+    ``stamp`` give ``<out>/<id>.h5``, ``anndata`` and ``spatialdata`` give ``<out>/<id>.zarr``.
+    Nothing is done where that was made from this very bag.
 
     Raises
     ------
@@ -86,13 +92,13 @@ def export_file(
     """
     record = require_commit(bag, KIND)
     identity = bag_id(bag)
-    suffix = ZARR if form == "anndata" else ".h5"
+    suffix = ZARR if form in _FOLDERS else ".h5"
     path = out / ("h5_files" if form == "clam" else ".") / f"{identity}{suffix}"
     tensor = out / "pt_files" / f"{identity}.pt" if form == "clam" else None
     made = Exchanged(path, int(record.about["instances"]), int(record.about["features"]))
     key = product_key(kind="export", version=EXPORT_VERSION, form=form, bag=record.key)
-    if form == "anndata":
-        is_there = is_done(path, kind=ANNDATA, key=key, overwrite=overwrite)
+    if form in _FOLDERS:
+        is_there = is_done(path, kind=form, key=key, overwrite=overwrite)
     else:
         is_there = _is_exported(path, key) and (tensor is None or tensor.is_file())
         _refuse_other(path, key, overwrite)
@@ -105,8 +111,8 @@ def export_file(
             where=bag,
             remedy="Read it with microtome.read_bag",
         )
-    if form == "anndata":
-        export_anndata(content, path, key=key, overwrite=overwrite)
+    if form in _FOLDERS:
+        _FOLDERS[form](content, path, key=key, overwrite=overwrite)
         return made
     if tensor is not None:
         export_pt(content, tensor)

@@ -25,6 +25,7 @@ class Format(StrEnum):
     TRIDENT = "trident"
     STAMP = "stamp"
     ANNDATA = "anndata"
+    SPATIALDATA = "spatialdata"
 
 
 def register(app: typer.Typer) -> None:
@@ -97,7 +98,7 @@ def export(
     """Write bags for another tool.
 
     clam writes OUT/h5_files/<id>.h5 and OUT/pt_files/<id>.pt, trident and stamp OUT/<id>.h5,
-    anndata OUT/<id>.zarr; and OUT/ledger.jsonl.
+    anndata and spatialdata OUT/<id>.zarr; and OUT/ledger.jsonl.
 
     Example: [bold]microtome bags export bags --format clam --out for-clam[/]
     """

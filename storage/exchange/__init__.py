@@ -1,4 +1,4 @@
-"""Bags of other tools, in and out: CLAM and TRIDENT (h5, pt), STAMP (h5), AnnData (Zarr)."""
+"""Bags of other tools, in and out: CLAM, TRIDENT, STAMP (h5, pt), AnnData, SpatialData (Zarr)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from .clam import FEATURES as CLAM_FEATURES
 from .clam import export_clam, export_pt, read_clam, read_pt
 from .facts import Facts
 from .hdf5 import opened
+from .spatialdata import export_spatialdata
 from .stamp import FEATURES as STAMP_FEATURES
 from .stamp import export_stamp, read_stamp
 
-__all__ = ["Facts", "export_anndata", "export_clam", "export_pt", "export_stamp", "import_bag"]
+__all__ = [
+    "Facts", "export_anndata", "export_clam", "export_pt", "export_spatialdata", "export_stamp",
+    "import_bag",
+]  # fmt: skip
 
 
 def import_bag(path: Path, *, facts: Facts | None = None, coords: Path | None = None) -> Bag:
@@ -27,8 +31,8 @@ def import_bag(path: Path, *, facts: Facts | None = None, coords: Path | None = 
     ----------
     path
         ``<id>.h5`` with ``features`` (CLAM, TRIDENT) or ``feats`` (STAMP), or ``<id>.pt``, a
-        tensor [n, d]; or ``<id>.zarr``, an AnnData that was exported here. The bag's id is the
-        file's stem.
+        tensor [n, d]; or ``<id>.zarr``, AnnData or SpatialData that was exported here. The bag's id
+        is the file's stem.
     facts
         What is known besides the file: of the slide, of the encoder.
     coords
