@@ -97,6 +97,8 @@ class Bag:
         How many tiles of the grid are left out because their pixels could not be decoded.
     scan
         Where the instances lie in a scan; None for a slide.
+    view
+        Number of the altered view of the tiles that was encoded; 0 for the tiles as they are.
     """
 
     id: str
@@ -114,6 +116,7 @@ class Bag:
     source: str = ""
     corrupt_tiles: int = 0
     scan: ScanPlaces | None = None
+    view: int = 0
 
     def __post_init__(self) -> None:
         n = len(self.features)
@@ -164,6 +167,8 @@ def write_bag(
     about = {name: getattr(bag, name) for name in _SCALARS}
     about["instances"], about["features"] = bag.features.shape
     about["quality"] = sorted(bag.quality)
+    if bag.view:
+        about["view"] = bag.view
     if bag.scan is not None:
         about["scan"] = {
             "footprint_vox": bag.scan.footprint_vox,
@@ -233,6 +238,7 @@ def read_bag(path: str | Path, *, within: Box | None = None) -> Bag:
             coords_px=coords_px[rows],
             quality={name: np.ascontiguousarray(column[rows]) for name, column in quality.items()},
             scan=scan,
+            view=int(about.get("view", 0)),
         )
     except (KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise BadProduct(

@@ -7,6 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -133,11 +134,17 @@ def write_predictions(
     *,
     key: str,
     about: Mapping[str, Any],
+    tables: Mapping[str, str] = MappingProxyType({}),
     overwrite: bool = False,
 ) -> None:
     """Keep predictions as a folder: ``predictions.csv`` to read, ``scores.zarr`` with the tiles.
 
     ``scores.zarr`` is a Zarr v3 group with one group a slide, named by its id.
+
+    Parameters
+    ----------
+    tables
+        What else is kept beside them, as text, by file name.
 
     Raises
     ------
@@ -148,7 +155,8 @@ def write_predictions(
 
     about = {**about, "slides": len(predictions)}
     with new_product(path, kind=KIND, key=key, about=about, overwrite=overwrite) as folder:
-        write_text(folder / TABLE, _table(predictions))
+        for name, text in {TABLE: _table(predictions), **tables}.items():
+            write_text(folder / name, text)
         root = zarr.open_group(folder / SCORES, mode="w", zarr_format=3)
         for prediction in predictions:
             facts = {name: getattr(prediction, name) for name in _SCALARS}

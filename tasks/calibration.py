@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,8 +43,8 @@ def temperature(labels: ArrayLike, probabilities: ArrayLike) -> float:
 
 
 def by_temperature(labels: ArrayLike, probabilities: ArrayLike) -> Calibrator:
-    """Fit :func:`temperature`; keeps the order of probabilities, and 0.5."""
-    t = temperature(labels, probabilities)
+    """Fit :func:`temperature` to :func:`platt_targets`; keeps the order, and 0.5."""
+    t = temperature(platt_targets(labels), probabilities)
     return lambda p: 1 / (1 + np.exp(-_logit(p) / t))
 
 
@@ -83,25 +83,17 @@ def by_isotonic(labels: ArrayLike, probabilities: ArrayLike) -> Calibrator:
     return lambda p: np.asarray(fitted.predict(p), np.float64)
 
 
-def on_other_folds(
-    labels: ArrayLike,
-    probabilities: ArrayLike,
-    fold: ArrayLike,
-    fit: Callable[[Values, Values], Calibrator],
-) -> Values:
-    """Change the probabilities of each fold by what was fitted on the other folds: float [n].
+def by_fold(probabilities: ArrayLike, fold: ArrayLike, fitted: Mapping[int, Calibrator]) -> Values:
+    """Change the probabilities of each fold by what was fitted within its training rows: [n].
 
-    No label of a fold moves the map that its own probabilities go through.
+    No label of a fold moves the map that its own probabilities go through, nor any model that
+    learnt from it.
     """
-    y, p, k = (
-        np.asarray(labels, np.float64),
-        np.asarray(probabilities, np.float64),
-        np.asarray(fold),
-    )
+    p, k = np.asarray(probabilities, np.float64), np.asarray(fold)
     changed = np.empty_like(p)
     for number in np.unique(k):
         here = k == number
-        changed[here] = fit(y[~here], p[~here])(p[here])
+        changed[here] = fitted[int(number)](p[here])
     return changed
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,18 +15,14 @@ from ..engine.quality import tile_quality
 from ..engine.schedule import Outcome, Skipped, run_items
 from ..engine.slides import Bounds, Slide, open_slide
 from ..engine.slides.salvage import Salvaged
-from ..engine.stain import REFERENCE_TARGET, Normaliser, make_normaliser, stain_statistics
-from ..engine.stain import VERSION as STAIN_VERSION
-from ..engine.tissue import KIND as TISSUE_KIND
-from ..engine.tissue import SUFFIX as TISSUE_SUFFIX
-from ..engine.tissue import VERSION as TISSUE_VERSION
+from ..engine.stain import Normaliser, make_normaliser, stain_statistics
 from ..engine.tissue import TissueMask, find_tissue, read_tissue, require_fit
 from ..storage.arrays import PagedRows
 from ..storage.bags import KIND, SUFFIX, Bag, write_bag
-from ..storage.commit import file_identity, is_done, product_key, require_commit
+from ..storage.commit import is_done, require_commit
 from ..storage.errors import BadGeometry, NoTissue
 from ..storage.ledger import Ledger
-from .encode_options import EncodeOptions
+from .encode_options import EncodeOptions, bag_key
 from .encoders import DEFAULT, Encoder, Tiles, load_encoder
 from .encoders.base import ThreadedEncoder
 from .freed_memory import give_back
@@ -40,6 +36,7 @@ from .tile_reader import (
     share_of_tiles,
     too_corrupt,
 )
+from .tile_views import view_folder, viewed
 
 __all__ = [
     "EncodeOptions",
@@ -51,9 +48,6 @@ __all__ = [
     "share_cores",
     "tissue_tiles",
 ]
-
-PIPELINE_VERSION = 2
-"""Goes up with every change that alters the tiles, the columns or the files of a bag."""
 
 _FEATURES = "features"
 
@@ -88,6 +82,7 @@ def encode(
     normaliser: Normaliser | None = None,
     readers: int | None = None,
     scratch: Path | None = None,
+    view: int = 0,
 ) -> Bag:
     """Encode the tiles of a grid.
 
@@ -116,6 +111,9 @@ def encode(
         Threads that decode tiles and measure their quality; by default one for each core, up to 8.
     scratch
         Folder for a nameless file that holds the features, which may be more than memory does.
+    view
+        Encode this view of the tiles (:func:`~microtome.tasks.tile_views.altered`) in place of the
+        tiles. Quality is that of the tiles, and the encoder adapts to the slide as it is.
 
     Returns
     -------
@@ -151,7 +149,7 @@ def encode(
     paged = PagedRows(len(grid), encoder.dim, scratch)
     columns: dict[str, NDArray[np.float32]] = {}
     is_read = np.zeros(len(grid), np.bool_)
-    for batch in reader.batches(_preparation(look, fitted)):
+    for batch in reader.batches(_preparation(viewed(look, view), fitted)):
         is_read[batch.indices] = True
         found = dict(batch.columns)
         encoded = found.pop(_FEATURES, None)
@@ -176,6 +174,7 @@ def encode(
         quality={name: column[is_read] for name, column in columns.items()},
         source=str(info.path),
         corrupt_tiles=int((~is_read).sum()),
+        view=view,
     )
 
 
@@ -226,10 +225,10 @@ def encode_slide(
     options: EncodeOptions | None = None,
     overwrite: bool = False,
 ) -> Encoded | Skipped[Encoded]:
-    """Encode one slide file to ``<out>/<id>.bag.zarr``.
+    """Encode one slide file to ``<out>/<id>.bag.zarr``, and its views where there shall be some.
 
-    Nothing is done where the bag is there already, made from the same pixels with the same
-    options.
+    Nothing is done where the bags are there already, made from the same pixels with the same
+    options; each view reads the slide anew.
 
     Raises
     ------
@@ -240,30 +239,39 @@ def encode_slide(
     """
     options = options or EncodeOptions()
     encoder = options.load()
-    bag_path = out / f"{item.id}{SUFFIX}"
-    key = _key(item, options, encoder)
-    if is_done(bag_path, kind=KIND, key=key, overwrite=overwrite):
-        about = require_commit(bag_path, KIND).about
-        return Skipped(
-            Encoded(bag_path, about["instances"], about["features"], about["corrupt_tiles"])
-        )
+    lacking = []
+    for view in range(options.views + 1):
+        path = view_folder(out, view) / f"{item.id}{SUFFIX}"
+        key = bag_key(item, options, encoder, view)
+        if not is_done(path, kind=KIND, key=key, overwrite=overwrite):
+            lacking.append((view, path, key))
+    plain = out / f"{item.id}{SUFFIX}"
+    if not lacking:
+        return Skipped(_encoded(plain))
     give_back()
     with open_slide(item.path, mpp=item.mpp) as slide:
         grid, tissue, normaliser = _prepared(slide, item.id, encoder, options)
         give_back()
-        bag = encode(
-            slide,
-            grid,
-            encoder,
-            id=item.id,
-            quality={"tissue": tissue},
-            max_corrupt=options.max_corrupt,
-            normaliser=normaliser,
-            readers=options.readers,
-            scratch=out,
-        )
-    write_bag(bag_path, bag, key=key, overwrite=overwrite, half=options.half)
-    return Encoded(bag_path, len(bag), encoder.dim, bag.corrupt_tiles)
+        for view, path, key in lacking:
+            bag = encode(
+                slide,
+                grid,
+                encoder,
+                id=item.id,
+                quality={"tissue": tissue},
+                max_corrupt=options.max_corrupt,
+                normaliser=normaliser,
+                readers=options.readers,
+                scratch=out,
+                view=view,
+            )
+            write_bag(path, bag, key=key, overwrite=overwrite, half=options.half)
+    return _encoded(plain)
+
+
+def _encoded(path: Path) -> Encoded:
+    about = require_commit(path, KIND).about
+    return Encoded(path, about["instances"], about["features"], about["corrupt_tiles"])
 
 
 def _prepared(
@@ -276,32 +284,6 @@ def _prepared(
     if options.stain is None:
         return grid, tissue, None
     return grid, tissue, make_normaliser(options.stain, stain_statistics(Salvaged(slide), mask))
-
-
-def _key(item: SlideItem, options: EncodeOptions, encoder: Encoder) -> str:
-    parameters = asdict(options)
-    del parameters["device"], parameters["masks"], parameters["readers"]
-    for name in ("is_compiled", "half"):
-        if not parameters[name]:
-            del parameters[name]
-    mask = _mask_path(item.id, options)
-    parameters |= {"encoder": f"{encoder.name}@{encoder.version}"}
-    parameters |= {"tile_px": encoder.tile_px, "mpp": encoder.mpp}
-    if options.stain is not None:
-        parameters["stain"] = f"{options.stain}@{STAIN_VERSION}:{REFERENCE_TARGET.source}"
-    return product_key(
-        kind=KIND,
-        pipeline=PIPELINE_VERSION,
-        tissue=TISSUE_VERSION if mask is None else require_commit(mask, TISSUE_KIND).key,
-        slide=file_identity(item.path),
-        slide_mpp=item.mpp,
-        **parameters,
-    )
-
-
-def _mask_path(id_: str, options: EncodeOptions) -> Path | None:
-    """The mask that the user gave for a slide; None where the tissue is to be found."""
-    return None if options.masks is None else options.masks / f"{id_}{TISSUE_SUFFIX}"
 
 
 def tissue_tiles(
@@ -329,7 +311,7 @@ def tissue_tiles(
         info, tile_px=tile_px, mpp=mpp, stride_px=options.stride_px, edge=options.edge
     )
     _require_tiles(slide, grid)
-    given = _mask_path(id_, options)
+    given = options.mask_path(id_)
     if given is None:
         mask, lost = _found_tissue(slide, options)
     else:

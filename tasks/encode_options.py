@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..engine.grid import Edge
-from ..engine.stain import Method
+from ..engine.stain import REFERENCE_TARGET, Method
+from ..engine.stain import VERSION as STAIN_VERSION
+from ..engine.tissue import KIND as TISSUE_KIND
+from ..engine.tissue import SUFFIX as TISSUE_SUFFIX
+from ..engine.tissue import VERSION as TISSUE_VERSION
+from ..storage.bags import KIND
+from ..storage.commit import file_identity, product_key, require_commit
 from .encoders import DEFAULT, Encoder, Precision, load_encoder
+from .slide_list import SlideItem
+from .tile_views import VERSION as VIEW_VERSION
+
+PIPELINE_VERSION = 2
+"""Goes up with every change that alters the tiles, the columns or the files of a bag."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,9 @@ class EncodeOptions:
         Deep encoders go through ``torch.compile`` first.
     half
         Features are kept in 16 bits.
+    views
+        So many views of each slide are encoded besides, to bags in ``view-1`` … beside its own
+        (:mod:`~microtome.tasks.tile_views`).
     """
 
     encoder: str = DEFAULT
@@ -60,6 +74,11 @@ class EncodeOptions:
     readers: int | None = None
     is_compiled: bool = False
     half: bool = False
+    views: int = 0
+
+    def mask_path(self, id_: str) -> Path | None:
+        """The mask that the user gave for a slide; None where the tissue is to be found."""
+        return None if self.masks is None else self.masks / f"{id_}{TISSUE_SUFFIX}"
 
     def load(self) -> Encoder:
         """Load the encoder; the same one each time within a process."""
@@ -76,3 +95,34 @@ class EncodeOptions:
 @lru_cache(maxsize=1)
 def _load(spec: str, **how: Any) -> Encoder:
     return load_encoder(spec, **how)
+
+
+def bag_key(item: SlideItem, options: EncodeOptions, encoder: Encoder, view: int = 0) -> str:
+    """Of a bag as a product: of all that decides it, and of nothing else.
+
+    Raises
+    ------
+    MissingFile, UnreadableFile, BadProduct
+        The slide, or its mask, is not there or cannot be read.
+    """
+    parameters = asdict(options)
+    for name in ("device", "masks", "readers", "views"):
+        del parameters[name]
+    for name in ("is_compiled", "half"):
+        if not parameters[name]:
+            del parameters[name]
+    mask = options.mask_path(item.id)
+    parameters |= {"encoder": f"{encoder.name}@{encoder.version}"}
+    parameters |= {"tile_px": encoder.tile_px, "mpp": encoder.mpp}
+    if options.stain is not None:
+        parameters["stain"] = f"{options.stain}@{STAIN_VERSION}:{REFERENCE_TARGET.source}"
+    if view:
+        parameters["view"] = f"{view}@{VIEW_VERSION}"
+    return product_key(
+        kind=KIND,
+        pipeline=PIPELINE_VERSION,
+        tissue=TISSUE_VERSION if mask is None else require_commit(mask, TISSUE_KIND).key,
+        slide=file_identity(item.path),
+        slide_mpp=item.mpp,
+        **parameters,
+    )

@@ -30,7 +30,7 @@ from ..engine.volumes.windows import (
 )
 from ..storage.bags import KIND, SUFFIX, Bag, ScanPlaces, write_bag
 from ..storage.commit import is_done, product_key, read_commit, require_commit
-from ..storage.errors import BadModel, NoTissue, NoUptake
+from ..storage.errors import BadModel, InputError, NoTissue, NoUptake
 from ..storage.scans import KIND as STORED
 from .encode import Encoded, EncodeOptions, encode_slide
 from .scan_options import DEFAULT, UM_PER_MM, BlockEncoder, ScanOptions
@@ -73,6 +73,12 @@ def encode_item(
         As :func:`~microtome.tasks.encode.encode_slide` and :func:`encode_scan`.
     """
     if _is_scan(item):
+        if slides.views:
+            raise InputError(
+                "views are made of slides, and this is a scan",
+                where=item.path,
+                remedy="Leave --views out",
+            )
         return encode_scan(item, out=out, options=scans, overwrite=overwrite)
     _require_for_slides(slides, item)
     return encode_slide(item, out=out, options=slides, overwrite=overwrite)

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from .mil.targets import Target
 
 
+Ids = tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Splits:
     """Which slides are tested together, by id.
@@ -35,26 +38,41 @@ class Splits:
         What the folds were drawn with; None where they came from elsewhere.
     by
         What is never on both sides; see :data:`~microtome.tasks.mil.names.SplitBy`.
+    inner
+        For each fold, inner folds of the slides that it trains on, by patient; none where nothing
+        is chosen within the folds.
     """
 
-    folds: tuple[tuple[str, ...], ...]
+    folds: tuple[Ids, ...]
     seed: int | None = None
     by: str = "patient"
+    inner: tuple[tuple[Ids, ...], ...] = ()
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the folds: whatever is reported names it."""
-        canonical = json.dumps([sorted(fold) for fold in self.folds])
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        """SHA-256 of the folds, and of the inner ones: whatever is reported names it."""
+        named: Any = [sorted(fold) for fold in self.folds]
+        if self.inner:
+            named = [named, [[sorted(part) for part in parts] for parts in self.inner]]
+        return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
     def rows(self, cohort: Cohort) -> list[Fold]:
         """Row numbers of the cohort on each side of each fold."""
-        fold_of = {name: k for k, fold in enumerate(self.folds) for name in fold}
-        member = np.array([fold_of[name] for name in cohort.ids])
-        return [
-            Fold(np.flatnonzero(member != k), np.flatnonzero(member == k))
-            for k in range(len(self.folds))
-        ]
+        return _rows(self.folds, cohort)
+
+    def inner_rows(self, cohort: Cohort) -> tuple[tuple[Fold, ...], ...]:
+        """For each fold, its inner folds; by row numbers of the cohort."""
+        return tuple(tuple(_rows(parts, cohort)) for parts in self.inner)
+
+
+def _rows(folds: Sequence[Ids], cohort: Cohort) -> list[Fold]:
+    """Each of the folds to test on, the others to train on; slides of none are on neither side."""
+    fold_of = {name: k for k, fold in enumerate(folds) for name in fold}
+    member = np.array([fold_of.get(name, -1) for name in cohort.ids])
+    return [
+        Fold(np.flatnonzero((member != k) & (member >= 0)), np.flatnonzero(member == k))
+        for k in range(len(folds))
+    ]
 
 
 def make_splits(
@@ -82,7 +100,7 @@ def make_splits(
     return Splits(_tested(cohort, folds), seed)
 
 
-def _tested(cohort: Cohort, folds: Sequence[Fold]) -> tuple[tuple[str, ...], ...]:
+def _tested(cohort: Cohort, folds: Sequence[Fold]) -> tuple[Ids, ...]:
     ids = np.array(cohort.ids)
     return tuple(tuple(sorted(ids[fold.test].tolist())) for fold in folds)
 
@@ -131,6 +149,27 @@ def draw_splits(
     return Splits(_tested(cohort, folds), seed, by)
 
 
+def nested(
+    splits: Splits, cohort: Cohort, n_inner: int, *, target: Target, seed: int = 0
+) -> Splits:
+    """Draw inner folds within the training part of every fold: by patient, as far as balanced.
+
+    By patient even where the folds are of sites: a setting is chosen for patients of sites that
+    are known, and reported on those of others.
+
+    Raises
+    ------
+    LabelError
+        Too few patients of a class for so many inner folds.
+    """
+    inner = []
+    for fold in splits.rows(cohort):
+        patients, ids = cohort.patients[fold.train], np.array(cohort.ids)[fold.train]
+        parts = target.take(fold.train).folds(patients, n_inner, seed=seed)
+        inner.append(tuple(tuple(sorted(ids[part.test].tolist())) for part in parts))
+    return replace(splits, inner=tuple(inner))
+
+
 def _sites(cohort: Cohort) -> NDArray[np.str_]:
     """Site of every slide; patients are of one."""
     nowhere = [case.id for case in cohort.cases if case.site is None]
@@ -161,6 +200,7 @@ def write_splits(path: Path, splits: Splits) -> None:
         "by": splits.by,
         "hash": splits.hash,
         "folds": splits.folds,
+        **({"inner": splits.inner} if splits.inner else {}),
     }
     with writable(path):
         write_text(path, json.dumps(record, indent=1))
@@ -183,8 +223,9 @@ def read_splits(path: Path, cohort: Cohort) -> Splits:
         raise MissingFile("no such split file", where=path, remedy="Check the path")
     try:
         record: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        folds = tuple(tuple(str(name) for name in fold) for fold in record["folds"])
-        splits = Splits(folds, record.get("seed"), str(record.get("by", "patient")))
+        inner = tuple(_ids(parts) for parts in record.get("inner", ()))
+        by = str(record.get("by", "patient"))
+        splits = Splits(_ids(record["folds"]), record.get("seed"), by, inner)
         stated = record.get("hash", splits.hash)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CohortError(
@@ -200,8 +241,23 @@ def read_splits(path: Path, cohort: Cohort) -> Splits:
     return splits
 
 
+def _ids(folds: Sequence[Sequence[object]]) -> tuple[Ids, ...]:
+    return tuple(tuple(str(name) for name in fold) for fold in folds)
+
+
 def _check_splits(splits: Splits, cohort: Cohort, path: Path) -> None:
-    times = Counter(name for fold in splits.folds for name in fold)
+    _check_folds(splits.folds, cohort, path)
+    if not splits.inner:
+        return
+    if len(splits.inner) != len(splits.folds):
+        raise CohortError("not every fold has inner folds", where=path)
+    for fold, parts in zip(splits.rows(cohort), splits.inner, strict=True):
+        train = replace(cohort, cases=tuple(cohort.cases[i] for i in fold.train))
+        _check_folds(parts, train, path)
+
+
+def _check_folds(folds: Sequence[Ids], cohort: Cohort, path: Path) -> None:
+    times = Counter(name for fold in folds for name in fold)
     complaints = {
         "in two folds": [name for name, n in times.items() if n > 1],
         "not in the cohort": sorted(set(times) - set(cohort.ids)),
@@ -214,10 +270,10 @@ def _check_splits(splits: Splits, cohort: Cohort, path: Path) -> None:
                 where=path,
                 remedy=f"Draw new folds for {cohort.source}, or mend the file",
             )
-    if len(splits.folds) < 2 or not all(splits.folds):
+    if len(folds) < 2 or not all(folds):
         raise CohortError("at least two folds with slides are needed", where=path)
     homes: defaultdict[str, set[int]] = defaultdict(set)
-    for k, fold in enumerate(splits.rows(cohort)):
+    for k, fold in enumerate(_rows(folds, cohort)):
         for patient in cohort.patients[fold.test].tolist():
             homes[patient].add(k)
     torn = [patient for patient, found in homes.items() if len(found) > 1]

@@ -126,6 +126,14 @@ def encode(
     half: Annotated[
         bool, typer.Option("--half", help="Keep features in 16 bits: half of the disk.")
     ] = False,
+    views: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Encode so many views of each slide besides, tiles turned and restained by "
+            "chance, to OUT/view-1 …: for mil train --views.",
+        ),
+    ] = 0,
     readers: Annotated[
         int | None,
         typer.Option(min=1, help="Threads that read a slide; by default its share of the cores."),
@@ -195,6 +203,7 @@ def encode(
     import time
     from functools import partial
 
+    from ..tasks.devices import in_words
     from ..tasks.encode import Encoded
     from ..tasks.encode_scan import encode_item, load_early
     from ..tasks.run.parts import EncodePart
@@ -215,6 +224,7 @@ def encode(
         precision=precision.value,
         is_compiled=is_compiled,
         half=half,
+        views=views,
         readers=readers,
         block_mm=block_mm,
         spacing_mm=spacing_mm,
@@ -229,6 +239,8 @@ def encode(
     of_slides = slide_options(part, masks=masks, jobs=jobs)
     of_scans = scan_options(part)
     load_early(items, of_slides, of_scans)
+    if device == "auto":
+        console.print(in_words(device))
 
     def say(made: Encoded) -> str:
         lost = f", {made.corrupt_tiles} undecodable" if made.corrupt_tiles else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -100,6 +101,25 @@ def train(
     splits: Annotated[
         Path | None, typer.Option(help="Folds to use, as an earlier run's splits.json.")
     ] = None,
+    candidate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Further way to learn, as abmil,learning_rate=0.001: each fold takes the best of "
+            "--model and these in its inner folds."
+        ),
+    ] = None,
+    inner_folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="Inner folds of each fold, to choose and to calibrate in; by default 3 with "
+            "--candidate, else none.",
+        ),
+    ] = None,
+    views: Annotated[
+        list[Path] | None,
+        typer.Option(help="Folder of views of the bags (encode --views), seen in training alone."),
+    ] = None,
     allow_telling_names: Annotated[
         bool,
         typer.Option(
@@ -125,6 +145,9 @@ def train(
 
     [bold]microtome mil train cohort.csv --bags bags --out os --task survival --time months
     --event died[/]
+
+    [bold]microtome mil train cohort.csv --bags bags --out best --candidate max --candidate
+    abmil,learning_rate=0.001[/]
     """
     from ..tasks.cohort import read_cohort
     from ..tasks.mil.targets import read_target
@@ -136,6 +159,7 @@ def train(
     else:
         table = read_cohort(cohort, needs=(), extra=columns)
     target = read_target(table, task, columns, positive=positive)
+    from ..tasks.mil.candidates import read_candidate
     from ..tasks.mil.study import run_study
     from ..tasks.mil.train import TrainOptions
 
@@ -144,6 +168,7 @@ def train(
     options = TrainOptions(
         model=model, epochs=epochs, batch_bags=batch_bags, seed=seed, device=device
     )
+    ways = [read_candidate(text, options) for text in candidate or ()]
     with progress_bar() as bar:
         row = bar.add_task("mil train", total=None)
         study, made = run_study(
@@ -151,9 +176,12 @@ def train(
             bags,
             out,
             options=options,
+            candidates=ways,
             n_folds=folds,
+            inner_folds=inner_folds,
             split_by=split_by,
             splits=splits,
+            views=views or (),
             target=target,
             allow_telling_names=allow_telling_names,
             overwrite=overwrite,
@@ -200,11 +228,25 @@ def _print_study(study: Study, out: Path) -> None:
         f"{study.slides} slides of {study.patients} patients; {study.folds} folds by patient, "
         + study.splits[:12],
         f"p = {study.permutation_p:.4f} against labels exchanged between patients.",
+        *_within(study),
         *_more(study, metrics),
         *study.notes,
         f"{out / 'model'}, {out / 'predictions'}",
     )
     screen.print(*lines, sep="\n", soft_wrap=True, markup=False)
+
+
+def _within(study: Study) -> Iterator[str]:
+    """What was chosen and fitted within the folds."""
+    if study.chosen:
+        *each, kept = study.chosen
+        took = ", ".join(f"{way} in {n}" for way, n in Counter(each).items())
+        yield f"Chosen in {study.inner} inner folds: {took} of {study.folds} folds; kept: {kept}."
+    if study.calibration:
+        said, after = (
+            study.calibration[name]["calibration_error"] for name in ("as said", "temperature")
+        )
+        yield f"Calibration error {said}; after a temperature fitted within each fold {after}."
 
 
 def _more(study: Study, shown: Sequence[str]) -> Iterator[str]:

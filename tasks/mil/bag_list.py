@@ -44,11 +44,23 @@ def read_training_bags(cohort: Cohort, folder: Path) -> TrainingBags:
     MissingFile
         Slides have no bag.
     BadProduct
-        A bag is damaged, empty, has numbers that are none, or was made in another way than the
-        first.
+        A bag is damaged, empty, has numbers that are none, was made in another way than the first,
+        or is a view.
     CohortError
         Two slides have the same bag.
     """
+    found = _read(cohort, folder)
+    for bag in found.bags:
+        if bag.view:
+            raise BadProduct(
+                f"the bag of {bag.id} is a view of it, for --views alone",
+                where=folder,
+                remedy="Name the folder that has the folders of views in it",
+            )
+    return found
+
+
+def _read(cohort: Cohort, folder: Path) -> TrainingBags:
     there = find_bags(folder)
     missing = [name for name in cohort.ids if name not in there]
     if missing:
@@ -92,3 +104,34 @@ def _check_distinct(bags: Sequence[Bag], folder: Path) -> None:
                 remedy="Take one of the two rows out: it may be trained on and tested on at once",
             )
         first[content] = bag.id
+
+
+def read_views(
+    cohort: Cohort, folders: Sequence[Path], plain: TrainingBags
+) -> tuple[TrainingBags, ...]:
+    """Read views of bags: the same tiles, altered, of every slide.
+
+    Raises
+    ------
+    MissingFile, BadProduct, CohortError
+        As :func:`read_training_bags`; or a bag is no view, or one of other tiles.
+    """
+    return tuple(_read_view(cohort, folder, plain) for folder in folders)
+
+
+def _read_view(cohort: Cohort, folder: Path, plain: TrainingBags) -> TrainingBags:
+    found = _read(cohort, folder)
+    for bag, own in zip(found.bags, plain.bags, strict=True):
+        if not bag.view:
+            raise BadProduct(
+                f"the bag of {bag.id} is no view",
+                where=folder,
+                remedy="Make views with microtome encode --views",
+            )
+        if not np.array_equal(bag.coords_px, own.coords_px) or plain.needs.difference(bag):
+            raise BadProduct(
+                f"the view of {bag.id} is of other tiles, or of another encoder, than its bag",
+                where=folder,
+                remedy="Encode bags and views together, with one set of options",
+            )
+    return found

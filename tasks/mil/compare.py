@@ -11,13 +11,18 @@ from numpy.typing import NDArray
 
 from ..cluster_cohort import SiteTest
 from ..evaluation import Estimate, Fold, permute_labels
+from .choose import Nested
 from .controls import bag_sizes, mean_colours, predict_from, site_columns, site_from_features
 from .crossval import CrossValidation, cross_validate
 from .figures import CHANCE, HEADLINE, headline, measured
+from .kept_members import NOTHING_KEPT, KeptMembers
 from .targets import Target, as_target
-from .train import Features, TrainOptions
+from .train import Features, Places, TrainOptions
 
 _SHUFFLES, _SITE_LEVEL = 100, 0.05
+
+CHOSEN = "chosen"
+"""Name of a model that is another one in every fold."""
 
 Figures = dict[str, dict[str, Estimate]]
 
@@ -50,11 +55,13 @@ def compare(
     labels: NDArray[np.int64] | Target,
     patients: NDArray[Any],
     folds: Sequence[Fold],
-    options: TrainOptions,
+    options: TrainOptions | Nested,
     *,
     feature_names: Sequence[str] = (),
     sites: NDArray[Any] | None = None,
-    places_um: Sequence[NDArray[np.float64]] | None = None,
+    places_um: Places | None = None,
+    views: Sequence[Sequence[Features]] = (),
+    kept: KeptMembers = NOTHING_KEPT,
     on_fold: Callable[[], None] = lambda: None,
 ) -> Comparison:
     """Cross-validate a model, mean pooling, and what needs no look at the tissue.
@@ -63,6 +70,8 @@ def compare(
     its mean colour, and the model itself with labels exchanged between patients. Of the last, an
     AUC above one half is a leak's; one below is usual where patients are few and of few kinds, as
     the labels that a kind has in a test part are those that it lacks in training.
+
+    Where a model is chosen within the folds, so it is of exchanged labels.
 
     Where ``sites`` [b] are named, one more: the label from the site alone, and whether the mean
     features tell the site. Where both can be, the model may have learnt the site; a note says so.
@@ -74,18 +83,27 @@ def compare(
     for number, fold in enumerate(folds):
         fold_of[fold.test] = number
 
-    def held_out(truth: Target, chosen: TrainOptions) -> CrossValidation:
+    def held_out(truth: Target, how: TrainOptions | Nested, name: str) -> CrossValidation:
         return cross_validate(
-            bags, truth, patients, folds, chosen, places_um=places_um, on_fold=on_fold
+            bags,
+            truth,
+            patients,
+            folds,
+            how,
+            places_um=places_um,
+            views=views,
+            kept=kept.at(name),
+            on_fold=on_fold,
         )
 
     def figures(truth: Target, said: NDArray[Any], *, brief: bool = True) -> dict[str, Estimate]:
         return measured(truth, said, patients, fold_of, brief=brief)
 
-    model = held_out(target, options)
-    table: Figures = {options.model: figures(target, model.probabilities, brief=False)}
-    if options.model != "mean":
-        plain = held_out(target, replace(options, model="mean"))
+    first = options.candidates[0] if isinstance(options, Nested) else options
+    model = held_out(target, options, "model")
+    table: Figures = {name_of(options): figures(target, model.probabilities, brief=False)}
+    if name_of(options) != "mean":
+        plain = held_out(target, replace(first, model="mean"), "mean")
         table["mean"] = figures(target, plain.probabilities, brief=False)
     table["bag_size"] = figures(target, predict_from(bag_sizes(bags), target, folds))
     colours = mean_colours(bags, feature_names)
@@ -97,13 +115,17 @@ def compare(
         notes.append("no control by site: the cohort does not name two sites")
     elif sites is not None:
         table["site"] = figures(target, predict_from(site_columns(sites), target, folds))
-        told = site_from_features(bags, sites, patients, seed=options.seed)
+        told = site_from_features(bags, sites, patients, seed=first.seed)
         notes += _site_notes(table["site"][HEADLINE[target.kind]], CHANCE[target.kind], told)
-    shuffled = shuffled_target(target, patients, folds, seed=options.seed)
+    inner = options.inner if isinstance(options, Nested) else ()
+    every_fold = [*folds, *(part for parts in inner for part in parts)]
+    shuffled = shuffled_target(target, patients, every_fold, seed=first.seed)
     if shuffled is None:
         notes.append("no control by shuffled labels: too few patients to exchange them")
     else:
-        table["shuffled"] = figures(shuffled, held_out(shuffled, options).probabilities)
+        table["shuffled"] = figures(
+            shuffled, held_out(shuffled, _for_shuffled(options), "shuffled").probabilities
+        )
         if table["shuffled"][HEADLINE[target.kind]].low > CHANCE[target.kind]:
             notes.append("shuffled labels seem to be learnt: look for a leak between the folds")
     chance = chance_p(target, model.probabilities, patients, fold_of)
@@ -125,9 +147,30 @@ def _site_notes(alone: Estimate, chance: float, told: SiteTest | None) -> list[s
     return notes
 
 
-def n_cross_validations(options: TrainOptions) -> int:
-    """How many times :func:`compare` goes over the folds: model, baseline, shuffled labels."""
-    return 2 if options.model == "mean" else 3
+def name_of(options: TrainOptions | Nested) -> str:
+    """What the figures of a model are named by: its name, or that it was chosen among several."""
+    if not isinstance(options, Nested):
+        return options.model
+    return options.candidates[0].model if len(options.candidates) == 1 else CHOSEN
+
+
+def _for_shuffled(options: TrainOptions | Nested) -> TrainOptions | Nested:
+    """As the model is fitted, without inner folds in which there is nothing to choose."""
+    if isinstance(options, Nested) and len(options.candidates) == 1:
+        return options.candidates[0]
+    return options
+
+
+def n_predictors(options: TrainOptions | Nested, n_folds: int) -> int:
+    """How many predictors :func:`compare` fits: of model, baseline, shuffled labels."""
+    plain = 0 if name_of(options) == "mean" else n_folds
+    return _n_fits(options, n_folds) + plain + _n_fits(_for_shuffled(options), n_folds)
+
+
+def _n_fits(options: TrainOptions | Nested, n_folds: int) -> int:
+    if not isinstance(options, Nested):
+        return n_folds
+    return n_folds + len(options.candidates) * sum(map(len, options.inner))
 
 
 def shuffled_target(

@@ -10,9 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..evaluation import Fold, assert_no_leak
-from .predict import BagPrediction, predict_bag
+from .choose import Material, Nested, choose, validated
+from .inner import Inner
+from .kept_members import NOTHING_KEPT, KeptMembers
+from .predict import BagPrediction
 from .targets import Target, as_target
-from .train import Features, TrainOptions, fit, readable
+from .train import Features, Places, TrainOptions
 
 
 @dataclass(frozen=True)
@@ -25,10 +28,17 @@ class CrossValidation:
         One a bag, in order.
     fold
         int [b]: the fold in which the bag was tested.
+    inner
+        For each fold, what is said of its training bags by models that did not learn from them:
+        out of the inner folds where there are some, else by each member of its validation bags.
+    chosen
+        For each fold, the number of the candidate that was fitted; 0 where there is one.
     """
 
     predictions: tuple[BagPrediction, ...]
     fold: NDArray[np.int64]
+    inner: tuple[Inner, ...]
+    chosen: tuple[int, ...]
 
     @property
     def probabilities(self) -> NDArray[np.float32]:
@@ -41,19 +51,26 @@ def cross_validate(
     labels: NDArray[np.int64] | Target,
     patients: NDArray[Any],
     folds: Sequence[Fold],
-    options: TrainOptions,
+    options: TrainOptions | Nested,
     *,
-    places_um: Sequence[NDArray[np.float64]] | None = None,
+    places_um: Places | None = None,
+    views: Sequence[Sequence[Features]] = (),
+    kept: KeptMembers = NOTHING_KEPT,
     on_fold: Callable[[], None] = lambda: None,
 ) -> CrossValidation:
     """Fit on each fold's training bags and predict its test bags, which play no other part.
 
     Parameters
     ----------
-    bags, labels, patients, places_um
-        As in :func:`~microtome.tasks.mil.train.fit`.
+    bags, labels, patients, places_um, views, kept
+        As in :func:`~microtome.tasks.mil.train.fit_members`.
     folds
         Every bag is tested once.
+    options
+        How to fit; or several ways, of which each fold takes the one whose headline figure is
+        the best over the inner folds of its training bags.
+    on_fold
+        Told after every predictor that was fitted: one a fold, and one a candidate and inner fold.
 
     Raises
     ------
@@ -62,7 +79,7 @@ def cross_validate(
     LabelError
         A training part has fewer than two patients of a class, a label or an event.
     """
-    target = as_target(labels)
+    material = Material(bags, as_target(labels), patients, places_um, views)
     for fold in folds:
         assert_no_leak(patients[fold.train], patients[fold.test])
     tested = np.concatenate([fold.test for fold in folds])
@@ -70,17 +87,17 @@ def cross_validate(
         raise ValueError("every bag must be tested in exactly one fold")
     found: dict[int, BagPrediction] = {}
     fold_of = np.empty(len(bags), np.int64)
+    inner, chosen = [], []
     for number, fold in enumerate(folds):
-        members = fit(
-            [bags[i] for i in fold.train],
-            target.take(fold.train),
-            patients[fold.train],
-            options,
-            places_um=None if places_um is None else [places_um[i] for i in fold.train],
-        )
+        place, which, said, way = kept.at(f"fold-{number}"), 0, None, options
+        if isinstance(way, Nested):
+            which, said = choose(material, way.candidates, way.inner[number], place, on_fold)
+            way = way.candidates[which]
+        members = material.fit(fold.train, way, place)
+        found |= {int(i): material.said(members, i, way) for i in fold.test}
         fold_of[fold.test] = number
-        for i in fold.test:
-            bag = readable(options.model, bags[i], None if places_um is None else places_um[i])
-            found[int(i)] = predict_bag(members, bag, device=options.device)
+        inner.append(said or validated(material, fold.train, members, way))
+        chosen.append(which)
         on_fold()
-    return CrossValidation(tuple(found[i] for i in range(len(bags))), fold_of)
+    predictions = tuple(found[i] for i in range(len(bags)))
+    return CrossValidation(predictions, fold_of, tuple(inner), tuple(chosen))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,33 @@ def save_model(path: Path, model: MilModel, *, overwrite: bool = False) -> None:
     StaleProduct
         A model made with another key is there and ``overwrite`` is false.
     """
+    card = model.card
+    with new_model_product(
+        path, model.key, card.classes, card.needs, overwrite=overwrite
+    ) as folder:
+        write_model(folder, model)
+
+
+@contextmanager
+def new_model_product(
+    path: Path, key: str, classes: Sequence[str], needs: BagNeeds, *, overwrite: bool = False
+) -> Iterator[Path]:
+    """Make a model that is kept when the block ends well; what is unfinished is gone on with.
+
+    Yields
+    ------
+    pathlib.Path
+        Folder for :func:`write_model`, with what a killed run of the same key left there.
+    """
+    about = {"classes": classes, "encoder": needs.encoder}
+    with new_product(
+        path, kind=KIND, key=key, about=about, overwrite=overwrite, resume=True
+    ) as folder:
+        yield folder
+
+
+def write_model(folder: Path, model: MilModel) -> None:
+    """Write weights and card into a folder."""
     from safetensors.torch import save_file
 
     weights = {
@@ -223,10 +251,8 @@ def save_model(path: Path, model: MilModel, *, overwrite: bool = False) -> None:
         for number, member in enumerate(model.members)
         for name, tensor in member.state_dict().items()
     }
-    about = {"classes": model.card.classes, "encoder": model.card.needs.encoder}
-    with new_product(path, kind=KIND, key=model.key, about=about, overwrite=overwrite) as folder:
-        save_file(weights, folder / WEIGHTS)
-        write_text(folder / CARD, model.card.model_dump_json(indent=1))
+    save_file(weights, folder / WEIGHTS)
+    write_text(folder / CARD, model.card.model_dump_json(indent=1))
 
 
 def load_model(path: str | Path) -> MilModel:

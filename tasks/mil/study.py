@@ -5,36 +5,41 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ...graphs.tissue import centres_um
-from ...storage.commit import is_done, product_key, writable, write_text
-from ...storage.errors import StaleProduct
+from ...storage.commit import is_done, writable, write_text
 from ...storage.predictions import KIND as PREDICTIONS
 from ...storage.predictions import write_predictions
 from ..calibration import platt_targets, temperature
 from ..cohort import Cohort, heed_telling_names
-from ..evaluation import Estimate, Fold
-from ..splits import Splits, draw_splits, read_splits, write_splits
-from .bag_list import TrainingBags, read_training_bags
-from .compare import Figures, compare, n_cross_validations
+from ..evaluation import Estimate
+from ..splits import write_splits
+from .bag_list import read_training_bags, read_views
+from .candidates import in_words
+from .choose import choose
+from .compare import CHOSEN, Figures, compare, n_predictors, name_of
 from .crossval import CrossValidation
+from .inner import TABLE as INNER
+from .inner import InnerKind, inner_table
+from .kept_members import KeptMembers
 from .names import MODEL_TITLES, Kind, SplitBy
 from .predict import slide_prediction
 from .store import KIND as MODEL
-from .store import MilModel, new_card, save_model
+from .store import MilModel, new_card, new_model_product, write_model
+from .study_data import INNER_FOLDS, SplitPlan, StudyData
 from .targets import Target, read_target
-from .train import TrainOptions, fit
+from .train import TrainOptions
+from .usable import Binary, Calibration, calibration
 
-VERSION = 4
+VERSION = 5
 """Goes up with every change that alters what a study finds."""
 
 TITLES: Mapping[str, str] = MODEL_TITLES | {
+    CHOSEN: "chosen in inner folds",
     "bag_size": "control: bag size alone",
     "mean_colour": "control: mean colour alone",
     "site": "control: site alone",
@@ -49,7 +54,7 @@ class Study:
     Attributes
     ----------
     model
-        Name of the model that is kept.
+        Name of the model; ``chosen`` where folds may take different ones.
     classes
         Tile scores and probabilities of two classes speak of the second.
     figures
@@ -62,6 +67,13 @@ class Study:
         What a reader should know.
     kind
         What is learnt.
+    calibration
+        Of two classes: Brier score and calibration error as said, and after what was fitted within
+        each fold.
+    inner
+        Inner folds; 0 for none.
+    chosen
+        What each fold took of the candidates, and last what the kept model did.
     """
 
     key: str
@@ -75,36 +87,9 @@ class Study:
     permutation_p: float
     notes: tuple[str, ...]
     kind: Kind = "classes"
-
-
-@dataclass(frozen=True)
-class _Data:
-    cohort: Cohort
-    loaded: TrainingBags
-    target: Target
-    splits: Splits
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return self.target.names
-
-    @property
-    def sites(self) -> NDArray[np.str_]:
-        """Site of every slide; all the same where one is not named."""
-        sites = [case.site or "" for case in self.cohort.cases]
-        return np.array(sites if all(sites) else [""] * len(sites))
-
-    @property
-    def features(self) -> list[NDArray[np.float32]]:
-        return [bag.features for bag in self.loaded.bags]
-
-    @property
-    def places_um(self) -> list[NDArray[np.float64]]:
-        return [centres_um(bag) for bag in self.loaded.bags]
-
-    @property
-    def folds(self) -> list[Fold]:
-        return self.splits.rows(self.cohort)
+    calibration: Calibration = field(default_factory=dict)
+    inner: int = 0
+    chosen: tuple[str, ...] = ()
 
 
 def run_study(
@@ -113,9 +98,12 @@ def run_study(
     out: Path,
     *,
     options: TrainOptions | None = None,
+    candidates: Sequence[TrainOptions] = (),
     n_folds: int = 5,
+    inner_folds: int | None = None,
     split_by: SplitBy = "patient",
     splits: Path | None = None,
+    views: Sequence[Path] = (),
     positive: str | None = None,
     target: Target | None = None,
     allow_telling_names: bool = False,
@@ -131,10 +119,18 @@ def run_study(
     ----------
     bags
         Folder with a bag for every slide.
+    candidates
+        Further ways to learn: each fold takes the best of ``options`` and these in its inner
+        folds, and the model that is kept the best over all folds.
+    inner_folds
+        Part the training slides of each fold into so many; by default 3 where there are
+        candidates, none where there are none, or those of ``splits``.
     split_by
         Draw folds of patients, or of sites.
     splits
         Folds to use; without it those of an earlier run in ``out``, or else new ones.
+    views
+        Folders with a view of every bag, which are seen in training alone.
     positive
         Class that scores shall speak of; the last in the alphabet by default.
     target
@@ -159,17 +155,17 @@ def run_study(
         ``out`` holds another study and ``overwrite`` is false.
     """
     options = options or TrainOptions()
+    ways = (options, *candidates)
     cohort = heed_telling_names(cohort, allowed=allow_telling_names)
     target = target or read_target(cohort, "classes", positive=positive)
     loaded = read_training_bags(cohort, bags)
-    if splits is not None:
-        folds = read_splits(splits, cohort)
-    elif (out / "splits.json").is_file() and not overwrite:
-        folds = _kept_splits(out / "splits.json", cohort, n_folds, options.seed, split_by)
-    else:
-        folds = draw_splits(cohort, n_folds, seed=options.seed, target=target, by=split_by)
-    data = _Data(cohort, loaded, target, folds)
-    key = _key(data, options)
+    if inner_folds is None and splits is None:
+        inner_folds = INNER_FOLDS if candidates else 0
+    plan = SplitPlan(n_folds, split_by, options.seed, inner_folds, splits)
+    kept_splits = out / "splits.json"
+    found = plan.splits(cohort, target, None if overwrite else kept_splits)
+    data = StudyData(cohort, loaded, target, found, read_views(cohort, views, loaded))
+    key = data.key(VERSION, ways)
     done = [
         is_done(out / name, kind=kind, key=key, overwrite=overwrite)
         for name, kind in (("model", MODEL), ("predictions", PREDICTIONS))
@@ -177,12 +173,18 @@ def run_study(
     kept = read_study(out / "metrics.json")
     if all(done) and kept is not None and kept.key == key:
         return kept, False
-    write_splits(out / "splits.json", folds)
-    study, found = _conduct(data, options, key, on_fold)
-    with writable(out / "metrics.json"):
-        write_text(out / "metrics.json", json.dumps(asdict(study), indent=1))
-    _write_predictions(out / "predictions", data, found, key, overwrite)
-    save_model(out / "model", _final_model(data, options, study, found), overwrite=overwrite)
+    write_splits(kept_splits, found)
+    # The model is written last, and what is fitted on the way is kept where it is made.
+    with new_model_product(
+        out / "model", key, data.classes, loaded.needs, overwrite=overwrite
+    ) as folder:
+        members = KeptMembers(folder / "fitted")
+        study, validation, way = _conduct(data, ways, key, members, on_fold)
+        with writable(out / "metrics.json"):
+            write_text(out / "metrics.json", json.dumps(asdict(study), indent=1))
+        _write_predictions(out / "predictions", data, validation, key, overwrite)
+        write_model(folder, _final_model(data, study, validation, way, members))
+        members.clear()
     return study, True
 
 
@@ -190,54 +192,27 @@ def read_study(path: Path) -> Study | None:
     """Read ``metrics.json``; None where it is not there or is not ours."""
     try:
         raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        raw["figures"] = {
-            name: {metric: Estimate(**values) for metric, values in figures.items()}
-            for name, figures in raw["figures"].items()
-        }
-        return Study(**{**raw, "classes": tuple(raw["classes"]), "notes": tuple(raw["notes"])})
+        for tables in ("figures", "calibration"):
+            raw[tables] = {
+                name: {metric: Estimate(**values) for metric, values in figures.items()}
+                for name, figures in raw[tables].items()
+            }
+        for name in ("classes", "notes", "chosen"):
+            raw[name] = tuple(raw[name])
+        return Study(**raw)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _kept_splits(path: Path, cohort: Cohort, n_folds: int, seed: int, by: SplitBy) -> Splits:
-    splits = read_splits(path, cohort)
-    asked = len(splits.folds) if by == "each-site" else n_folds
-    if (splits.seed, len(splits.folds), splits.by) != (seed, asked, by):
-        raise StaleProduct(
-            f"holds {len(splits.folds)} folds by {splits.by}, drawn with seed {splits.seed}",
-            where=path,
-            remedy="Pass it with --splits to use it, choose another --out, or --overwrite it",
-        )
-    return splits
-
-
-def _key(data: _Data, options: TrainOptions) -> str:
-    rows = [
-        (case.id, case.patient, truth, bag)
-        for case, truth, bag in zip(
-            data.cohort.cases, _as_text(data.target), data.loaded.keys, strict=True
-        )
-    ]
-    return product_key(
-        kind="mil-study",
-        version=VERSION,
-        rows=rows,
-        kind_of_target=data.target.kind,
-        classes=data.classes,
-        splits=data.splits.hash,
-        options=options.record(),
-    )
-
-
-def _as_text(target: Target) -> list[str]:
-    """Truth of every slide, exactly."""
-    return [repr(truth) for truth in target.truth.tolist()]
-
-
 def _conduct(
-    data: _Data, options: TrainOptions, key: str, on_fold: Callable[[int, int], None]
-) -> tuple[Study, CrossValidation]:
-    total, done = n_cross_validations(options) * len(data.folds), 0
+    data: StudyData,
+    ways: tuple[TrainOptions, ...],
+    key: str,
+    members: KeptMembers,
+    on_fold: Callable[[int, int], None],
+) -> tuple[Study, CrossValidation, TrainOptions]:
+    recipe, material, n_folds = data.nested(ways), data.material, len(data.folds)
+    total, done = n_predictors(recipe, n_folds) + (len(ways) > 1) * len(ways) * n_folds, 0
 
     def tell() -> None:
         nonlocal done
@@ -245,19 +220,24 @@ def _conduct(
         on_fold(done, total)
 
     result = compare(
-        data.features,
+        material.bags,
         data.target,
         data.cohort.patients,
         data.folds,
-        options,
+        recipe,
         feature_names=data.loaded.needs.feature_names,
         sites=data.sites,
-        places_um=data.places_um,
+        places_um=material.places_um,
+        views=material.views,
+        kept=members,
         on_fold=tell,
     )
+    final = 0
+    if len(ways) > 1:
+        final, _ = choose(material, ways, data.folds, members.at("final"), tell)
     study = Study(
         key=key,
-        model=options.model,
+        model=name_of(recipe),
         classes=data.classes,
         slides=len(data.cohort),
         patients=len(np.unique(data.cohort.patients)),
@@ -267,12 +247,23 @@ def _conduct(
         permutation_p=result.permutation_p,
         notes=(*data.cohort.notes, *result.notes),
         kind=data.target.kind,
+        calibration=calibration(_binary(data, result.found)) if data.is_binary else {},
+        inner=max(map(len, data.splits.inner), default=0),
+        chosen=tuple(in_words(ways[k], ways[0]) for k in (*result.found.chosen, final))
+        if len(ways) > 1
+        else (),
     )
-    return study, result.found
+    return study, result.found, ways[final]
+
+
+def _binary(data: StudyData, found: CrossValidation) -> Binary:
+    second = found.probabilities[:, 1].astype(np.float64)
+    inner = dict(enumerate(found.inner))
+    return Binary(data.target, second, found.fold, data.cohort.patients, inner)
 
 
 def _write_predictions(
-    path: Path, data: _Data, found: CrossValidation, key: str, overwrite: bool
+    path: Path, data: StudyData, found: CrossValidation, key: str, overwrite: bool
 ) -> None:
     predictions = [
         slide_prediction(
@@ -287,39 +278,47 @@ def _write_predictions(
         )
         for i, bag in enumerate(data.loaded.bags)
     ]
-    about = {"what": "out-of-fold", "splits": data.splits.hash, "classes": data.classes}
-    write_predictions(path, predictions, key=key, about=about, overwrite=overwrite)
+    kind: InnerKind = "inner folds" if data.splits.inner else "validation"
+    about = {
+        "what": "out-of-fold",
+        "splits": data.splits.hash,
+        "classes": data.classes,
+        "inner": kind,
+    }
+    tables = {INNER: inner_table(found.inner, data.cohort.ids, data.classes)}
+    write_predictions(path, predictions, key=key, about=about, tables=tables, overwrite=overwrite)
 
 
 def _final_model(
-    data: _Data, options: TrainOptions, study: Study, found: CrossValidation
+    data: StudyData, study: Study, validation: CrossValidation, way: TrainOptions, kept: KeptMembers
 ) -> MilModel:
     """Fit on every slide, in the way that was cross-validated."""
-    members = fit(
-        data.features, data.target, data.cohort.patients, options, places_um=data.places_um
-    )
+    rows = np.arange(len(data.cohort))
+    members = data.material.fit(rows, way, kept.at("final"))
     ids = "\n".join(sorted(data.cohort.ids))
-    binary = data.target.kind == "classes" and len(data.classes) == 2
+    training: dict[str, int | str] = {
+        "slides": study.slides,
+        "patients": study.patients,
+        "ids_sha256": hashlib.sha256(ids.encode()).hexdigest(),
+        "splits_sha256": study.splits,
+    }
+    if data.views:
+        training["views"] = len(data.views)
     card = new_card(
-        options,
+        way,
         classes=data.classes,
         members=len(members),
         needs=data.loaded.needs,
-        training={
-            "slides": study.slides,
-            "patients": study.patients,
-            "ids_sha256": hashlib.sha256(ids.encode()).hexdigest(),
-            "splits_sha256": study.splits,
-        },
+        training=training,
         metrics={name: asdict(value) for name, value in study.figures[study.model].items()},
         limits=_limits(data.cohort),
         kind=data.target.kind,
         # Out-of-fold is to the final model what an inner fold is to a model of a fold.
-        temperature=temperature(platt_targets(data.target.truth), found.probabilities[:, 1])
-        if binary
+        temperature=temperature(platt_targets(data.target.truth), validation.probabilities[:, 1])
+        if data.is_binary
         else None,
     )
-    return MilModel(card, tuple(members), study.key)
+    return MilModel(card, tuple(member.model for member in members), study.key)
 
 
 _UNTESTED = (

@@ -21,6 +21,7 @@ from .clam import ClamMB, ClamSB
 from .dsmil import DualStream
 from .dtfd import DoubleTier
 from .graph import TileGraph
+from .kept_members import NOTHING_KEPT, KeptMembers
 from .model import BagModel, Shape, joined, with_places
 from .names import Kind, ModelName
 from .pooling import MaxPooling, MeanPooling
@@ -29,6 +30,7 @@ from .targets import Target, as_target
 from .transmil import TransMIL
 
 Features = NDArray[np.float32]
+Places = Sequence[NDArray[np.float64]]
 MACHINE = ("device", "threads")
 MODEL_TYPES: Mapping[ModelName, type[BagModel]] = {
     "abmil": GatedAttention,
@@ -109,14 +111,43 @@ def readable(
     return with_places(features, places_um)
 
 
+@dataclass(frozen=True)
+class Member:
+    """One of the models of a predictor.
+
+    Attributes
+    ----------
+    validated
+        int [v]: the bags that it was not fitted on, which said when to stop.
+    """
+
+    model: BagModel
+    validated: NDArray[np.int64]
+
+
 def fit(
     bags: Sequence[Features],
     labels: NDArray[np.int64] | Target,
     patients: NDArray[Any],
     options: TrainOptions,
     *,
-    places_um: Sequence[NDArray[np.float64]] | None = None,
+    places_um: Places | None = None,
 ) -> list[BagModel]:
+    """Fit the members of a predictor: the models of :func:`fit_members`, which see."""
+    members = fit_members(bags, labels, patients, options, places_um=places_um)
+    return [member.model for member in members]
+
+
+def fit_members(
+    bags: Sequence[Features],
+    labels: NDArray[np.int64] | Target,
+    patients: NDArray[Any],
+    options: TrainOptions,
+    *,
+    places_um: Places | None = None,
+    views: Sequence[Sequence[Features]] = (),
+    kept: KeptMembers = NOTHING_KEPT,
+) -> list[Member]:
     """Fit the members of a predictor.
 
     Parameters
@@ -130,6 +161,11 @@ def fit(
         [b].
     places_um
         float [n_i, 2] or [n_i, 3]: where the instances of each bag lie. Most models do not look.
+    views
+        Of each view a bag for every bag, float32 [m_i, d]: a step of training sees each of its
+        bags as it is or in one of its views, drawn anew. Validation sees none.
+    kept
+        Members that are there are not fitted again, others are kept.
 
     Raises
     ------
@@ -145,40 +181,50 @@ def fit(
             remedy=f"At least two patients of every {what} are needed in every training part",
         )
     folds = target.folds(patients, min(options.members, scarcest), seed=options.seed)
-    read = (
-        readable(options.model, bag, None if places_um is None else places_um[i])
-        for i, bag in enumerate(bags)
-    )
-    tensors = [torch.from_numpy(bag).to(options.device) for bag in read]
-    n_features = bags[0].shape[1]
+    versions = [_tensors(version, places_um, options) for version in (bags, *views)]
+    shape = (bags[0].shape[1], len(target.names))
     with _threads(options.threads):
         return [
-            _fit_member(tensors, n_features, target, fold, options, seed=options.seed + number)
+            Member(
+                _fit_member(versions, target, fold, options, number=number, kept=kept, shape=shape),
+                fold.test,
+            )
             for number, fold in enumerate(folds)
         ]
 
 
+def _tensors(
+    bags: Sequence[Features], places_um: Places | None, options: TrainOptions
+) -> list[Tensor]:
+    places = [None] * len(bags) if places_um is None else places_um
+    read = (readable(options.model, *both) for both in zip(bags, places, strict=True))
+    return [torch.from_numpy(bag).to(options.device) for bag in read]
+
+
 def _fit_member(
-    bags: Sequence[Tensor],
-    n_features: int,
+    versions: Sequence[Sequence[Tensor]],
     target: Target,
     fold: Fold,
     options: TrainOptions,
     *,
-    seed: int,
+    number: int,
+    kept: KeptMembers,
+    shape: tuple[int, int],
 ) -> BagModel:
+    bags, seed, (n_features, n_outputs) = versions[0], options.seed + number, shape
     truth = torch.from_numpy(target.truth).to(options.device)
     data = _Data(
-        bags,
+        versions,
         truth if target.kind == "classes" else truth.float(),
         torch.from_numpy(_weights(target, fold.train)).to(options.device),
         options.batch_bags,
         options.instance_dropout,
     )
-    n_outputs = len(target.names)
     with torch.random.fork_rng(devices=_cuda(options.device)):
         torch.manual_seed(seed)
         model = new_model(options, n_features, n_outputs, target.kind)
+        if kept.load(number, model):
+            return model.to(options.device).eval()
         model.mean, model.deviation = moments([bags[i][:, :n_features] for i in fold.train])
         model.see_places([bags[i][:, n_features:] for i in fold.train])
         if target.kind == "regression":
@@ -189,6 +235,7 @@ def _fit_member(
         if target.kind == "survival":
             # Hazards are relative: to those that the model was fitted on, in the mean.
             model.centre = data.logits(model.eval(), fold.train).mean()
+    kept.save(number, model)
     return model.eval()
 
 
@@ -220,9 +267,10 @@ def _descend(
 
 @dataclass(frozen=True)
 class _Data:
-    """Bags [n_i, d], what is true of them [b, ...], weights [b], bags a batch, share unseen."""
+    """Bags [n_i, d] in every version, what is true of them [b, ...], weights [b], bags a batch,
+    share unseen. The first version is what bags are; the others are seen in training alone."""
 
-    bags: Sequence[Tensor]
+    versions: Sequence[Sequence[Tensor]]
     target: Tensor
     weight: Tensor
     size: int
@@ -234,10 +282,15 @@ class _Data:
 
     def loss(self, model: BagModel, rows: NDArray[np.int64]) -> Tensor:
         """What a step of training makes smaller."""
-        seen = [some_instances(self.bags[i], self.unseen) for i in rows]
+        seen = [some_instances(self._drawn(i), self.unseen) for i in rows]
         chosen = torch.from_numpy(rows)
         sizes = [len(bag) for bag in seen]
         return self._mean(model.losses(joined(seen), sizes, self.target[chosen]), chosen)
+
+    def _drawn(self, row: int) -> Tensor:
+        """One of the versions of a bag, drawn anew at every call."""
+        which = int(torch.randint(len(self.versions), ())) if len(self.versions) > 1 else 0
+        return self.versions[which][row]
 
     def mean_loss(self, model: BagModel, rows: NDArray[np.int64]) -> float:
         """Loss of what is said of bags, whatever else training makes smaller.
@@ -251,7 +304,7 @@ class _Data:
     def logits(self, model: BagModel, rows: NDArray[np.int64]) -> Tensor:
         """Logits [r, c] of bags, without gradients."""
         with torch.no_grad():
-            parts = [[self.bags[i] for i in part] for part in self.batches(rows)]
+            parts = [[self.versions[0][i] for i in part] for part in self.batches(rows)]
             return torch.cat(
                 [model(torch.cat(part), [len(bag) for bag in part]).logits for part in parts]
             )

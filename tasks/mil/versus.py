@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,25 @@ from ...storage.predictions import KIND, SlidePrediction, read_predictions
 from ..evaluation import Estimate
 from ..paired import delong, paired_difference
 from .figures import HEADLINE, measured, statistics
+from .inner import Inner, InnerKind, read_inner
 from .names import KINDS
 from .targets import Target
+from .usable import Binary
 
 
 @dataclass(frozen=True)
 class Said:
-    """Predictions of a cohort, by id: truth, outputs [n, c], patients [n] and folds [n]."""
+    """Predictions of a cohort, by id: truth, outputs [n, c], patients [n] and folds [n].
+
+    Attributes
+    ----------
+    splits
+        SHA-256 of the folds.
+    inner
+        By fold, what was said of the slides that it trains on; empty where that is not kept.
+    inner_kind
+        Who said it.
+    """
 
     ids: tuple[str, ...]
     target: Target
@@ -30,6 +42,20 @@ class Said:
     patients: NDArray[np.str_]
     fold: NDArray[np.int64]
     splits: str
+    inner: Mapping[int, Inner] = field(default_factory=dict)
+    inner_kind: InnerKind = "validation"
+
+    @property
+    def binary(self) -> Binary:
+        """What a model of two classes is judged by.
+
+        Raises
+        ------
+        LabelError, BadProduct
+            There are not two classes; or what was said within the folds is not kept.
+        """
+        second = self.outputs[:, -1]
+        return Binary(self.target, second, self.fold, self.patients, self.inner)
 
 
 @dataclass(frozen=True)
@@ -74,13 +100,16 @@ def read_said(path: Path) -> Said:
             where=path,
             remedy="Take OUT/predictions of microtome mil train",
         )
+    ids, about = tuple(p.id for p in found), require_commit(path, KIND).about
     return Said(
-        ids=tuple(p.id for p in found),
+        ids=ids,
         target=_truth(found, path),
         outputs=np.stack([p.probabilities for p in found]).astype(np.float64),
         patients=np.array([p.patient or p.id for p in found]),
         fold=np.array([p.fold for p in found]),
-        splits=str(require_commit(path, KIND).about.get("splits", "")),
+        splits=str(about.get("splits", "")),
+        inner=read_inner(path, ids, len(found[0].classes)),
+        inner_kind=about.get("inner", "validation"),
     )
 
 

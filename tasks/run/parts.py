@@ -110,6 +110,7 @@ class EncodePart(Part):
     precision: Precision = "fp32"
     is_compiled: bool = False
     half: bool = False
+    views: int = Field(default=0, ge=0)
     readers: int | None = Field(default=None, ge=1)
     block_mm: float = Field(default=16.0, ge=0.01)
     spacing_mm: float | None = Field(default=None, ge=0.01)
@@ -123,7 +124,7 @@ class EncodePart(Part):
 
 
 class MilTrainPart(Part):
-    """As ``microtome mil train``, on the bags of the stage ``encode``."""
+    """As ``microtome mil train``, on the bags of the stage ``encode``, and on as many views."""
 
     model: ModelName = "abmil"
     folds: int = Field(default=5, ge=2)
@@ -135,6 +136,9 @@ class MilTrainPart(Part):
     positive: str | None = None
     split_by: SplitBy = "patient"
     splits: PlanPath | None = None
+    candidate: tuple[str, ...] = ()
+    inner_folds: int | None = Field(default=None, ge=2)
+    views: int = Field(default=0, ge=0)
     allow_telling_names: bool = False
     seed: int = Field(default=0, ge=0)
     device: str = "cpu"

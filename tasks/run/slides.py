@@ -121,6 +121,7 @@ def slide_options(part: EncodePart, *, masks: Path | None, jobs: int) -> EncodeO
         edge=part.edge or "drop",
         readers=part.readers,
         is_compiled=part.is_compiled,
+        views=part.views,
         **_named(part),
     )
     return share_cores(options, jobs)

@@ -20,14 +20,16 @@ from .task import Made, Task
 
 def train(task: Task) -> Made | Skipped[Made]:
     """``<out>/mil``: the model, predictions of held-out slides, figures."""
+    from ..mil.candidates import read_candidate
     from ..mil.study import run_study
     from ..mil.targets import read_target
     from ..mil.train import TrainOptions
+    from ..tile_views import view_folder
 
     part = task.plan.mil.train or MilTrainPart()
     cohort = _with_bags(task, label_cohort(task.plan.cohort, part))
     target = read_target(cohort, part.task, part.columns, positive=part.positive)
-    out = task.plan.out / "mil"
+    out, bags = task.plan.out / "mil", task.plan.out / "bags"
     usual = TrainOptions()
     options = TrainOptions(
         model=part.model,
@@ -38,12 +40,15 @@ def train(task: Task) -> Made | Skipped[Made]:
     )
     study, is_new = run_study(
         cohort,
-        task.plan.out / "bags",
+        bags,
         out,
         options=options,
+        candidates=[read_candidate(text, options) for text in part.candidate],
         n_folds=part.folds,
+        inner_folds=part.inner_folds,
         split_by=part.split_by,
         splits=part.splits,
+        views=[view_folder(bags, view) for view in range(1, part.views + 1)],
         target=target,
         allow_telling_names=part.allow_telling_names,
         overwrite=task.overwrite,

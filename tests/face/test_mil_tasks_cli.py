@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from microtome.cli.app import app
 from microtome.storage.bags import write_bag
-from microtome.storage.errors import CohortError
+from microtome.storage.errors import CohortError, LabelError, StaleProduct
 from microtome.storage.predictions import read_predictions
 
 
@@ -107,10 +107,14 @@ def test_two_models_under_the_same_folds_are_compared(folder: Path) -> None:
     assert f"difference {values[0] - values[1]:.3f} [" in run.output
     assert "by DeLong's test" in run.output
     assert kept[0]["splits"][:12] in run.output
-    worth = mil("evaluate", folder / "one" / "predictions", "--sensitivity", 0.8)
+    plot = folder / "reliability.png"
+    given = ("--sensitivity", 0.8, "--plot", plot)
+    worth = mil("evaluate", folder / "one" / "predictions", *given)
     assert worth.exit_code == 0, worth.output
     for word in ("temperature", "isotonic", "share found", "specificity", "right in"):
         assert word in worth.output
+    assert "on which its members stopped" in worth.output
+    assert plot.read_bytes().startswith(b"\x89PNG")
     assert f"{kept[0]['figures']['mean']['brier_score']['value']:.3f}" in worth.output
 
 
@@ -120,3 +124,28 @@ def test_models_under_other_folds_are_not_compared(folder: Path) -> None:
     run = mil("compare", folder / "here" / "predictions", folder / "there" / "predictions")
     assert isinstance(run.exception, CohortError)
     assert "different folds" in str(run.exception)
+
+
+def test_a_way_is_chosen_in_inner_folds_that_the_split_file_keeps(folder: Path) -> None:
+    task = ("--task", "regression", "--label", "ki67")
+    ways = ("--candidate", "mean,learning_rate=0.03", "--inner-folds", 2)
+    run = train(folder, "chosen", *task, *ways)
+    assert run.exit_code == 0, run.output
+    kept = json.loads((folder / "chosen" / "metrics.json").read_text())
+    splits = json.loads((folder / "chosen" / "splits.json").read_text())
+    assert (kept["model"], kept["inner"], kept["splits"]) == ("chosen", 2, splits["hash"])
+    assert len(kept["chosen"]) == 2 + 1
+    assert set(kept["chosen"]) <= {"mean", "mean,learning_rate=0.03"}
+    assert f"kept: {kept['chosen'][-1]}." in run.output
+    for fold, parts in zip(splits["folds"], splits["inner"], strict=True):
+        assert sorted(name for part in parts for name in part) == sorted(
+            {f"s{i:02d}" for i in range(20)} - set(fold)
+        )
+    card = json.loads((folder / "chosen" / "model" / "card.json").read_text())
+    rate = 0.03 if "0.03" in kept["chosen"][-1] else 3e-3
+    assert card["options"]["learning_rate"] == rate
+    other = train(folder, "chosen", *task, *ways[:2], "--inner-folds", 3)
+    assert isinstance(other.exception, StaleProduct)
+    assert "2 inner folds, not 3" in str(other.exception)
+    worth = mil("evaluate", folder / "chosen" / "predictions")
+    assert isinstance(worth.exception, LabelError)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,12 +14,12 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import brier_score_loss, roc_curve
 
-from microtome.storage.errors import LabelError
+from microtome.storage.errors import BadProduct, LabelError
 from microtome.tasks.calibration import (
+    by_fold,
     by_isotonic,
     by_temperature,
     least_certainty,
-    on_other_folds,
     operating_point,
     platt_targets,
     reliability,
@@ -25,9 +27,9 @@ from microtome.tasks.calibration import (
     tempered,
 )
 from microtome.tasks.evaluation import brier_score, calibration_error
+from microtome.tasks.mil.inner import Inner
 from microtome.tasks.mil.targets import Target
-from microtome.tasks.mil.usable import usable
-from microtome.tasks.mil.versus import Said
+from microtome.tasks.mil.usable import Binary, reliability_plot, usable
 
 
 def overconfident(n: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -49,7 +51,7 @@ def test_a_temperature_solves_its_equation_and_keeps_order() -> None:
     labels, p = overconfident()
     changed = by_temperature(labels, p)(p)
     z = np.log(p / (1 - p))
-    assert np.sum((changed - labels) * z) == pytest.approx(0, abs=1e-3)
+    assert np.sum((changed - platt_targets(labels)) * z) == pytest.approx(0, abs=1e-3)
     assert np.array_equal(np.argsort(changed), np.argsort(p))
     assert by_temperature(labels, p)(np.array([0.5])) == 0.5
     sure = np.where(labels == 1, 0.9, 0.1)
@@ -64,24 +66,47 @@ def test_isotonic_is_scikit_learns() -> None:
     np.testing.assert_allclose(by_isotonic(labels, p)(new), theirs)
 
 
+def binary(n: int = 400, n_folds: int = 5) -> Binary:
+    """Too sure, in each fold as within it; what is said within a fold is drawn apart."""
+    labels, p = overconfident(n)
+    fold = np.arange(n) % n_folds
+    rng, inner = np.random.default_rng(1), {}
+    for k in range(n_folds):
+        rows = np.flatnonzero(fold != k)
+        said = 1 / (1 + np.exp(-logit(p[rows]) - rng.normal(0, 0.1, len(rows))))
+        inner[k] = Inner(rows, np.stack([1 - said, said], axis=1))
+    target = Target("classes", ("no", "yes"), labels)
+    return Binary(target, p, fold, np.arange(n).astype(str), inner)
+
+
 def test_calibration_mends_what_was_too_sure() -> None:
-    labels, p = overconfident()
-    fold = np.arange(400) % 5
-    for fit in (by_temperature, by_isotonic):
-        changed = on_other_folds(labels, p, fold, fit)
-        assert calibration_error(labels, changed) < calibration_error(labels, p) / 1.5
-        assert brier_score(labels, changed) < brier_score_loss(labels, p)
+    said = binary()
+    labels = said.target.truth
+    before, *others = said.versions().values()
+    for changed in others:
+        assert calibration_error(labels, changed) < calibration_error(labels, before) / 1.5
+        assert brier_score(labels, changed) < brier_score_loss(labels, before)
 
 
-def test_a_fold_is_not_calibrated_by_its_own_labels() -> None:
-    labels, p = overconfident()
-    fold = np.arange(400) % 5
-    other = np.where(fold == 2, 1 - labels, labels)
+def test_a_fold_goes_through_the_map_of_its_own_inner_slides_and_no_other() -> None:
+    """Against a loop over the folds; other truth in a fold moves the maps of the others alone."""
+    said = binary()
+    labels, found = said.target.truth, said.changed(by_isotonic)
+    for k, part in said.inner.items():
+        here = said.fold == k
+        theirs = IsotonicRegression(out_of_bounds="clip").fit(part.outputs[:, 1], labels[part.rows])
+        np.testing.assert_allclose(found[here], theirs.predict(said.probabilities[here]))
+    flipped = replace(said.target, truth=np.where(said.fold == 2, 1 - labels, labels))
+    other = replace(said, target=flipped)
     for fit in (by_temperature, by_isotonic):
-        before = on_other_folds(labels, p, fold, fit)
-        after = on_other_folds(other, p, fold, fit)
-        np.testing.assert_array_equal(before[fold == 2], after[fold == 2])
-        assert not np.array_equal(before[fold == 1], after[fold == 1])
+        before, after = said.changed(fit), other.changed(fit)
+        np.testing.assert_array_equal(before[said.fold == 2], after[said.fold == 2])
+        assert not np.array_equal(before[said.fold == 1], after[said.fold == 1])
+
+
+def test_each_fold_has_a_map_of_its_own() -> None:
+    fitted = {0: lambda p: p / 2, 1: lambda p: p * 0 + 1}
+    np.testing.assert_array_equal(by_fold([0.2, 0.4, 0.6], [0, 1, 0], fitted), [0.1, 1, 0.3])
 
 
 def test_the_reliability_plot_is_scikit_learns_and_adds_up_to_the_error() -> None:
@@ -117,31 +142,27 @@ def test_the_operating_point_is_on_scikit_learns_curve() -> None:
 
 
 def test_what_a_model_is_good_for() -> None:
-    labels, p = overconfident()
-    said = Said(
-        ids=tuple(map(str, range(400))),
-        target=Target("classes", ("no", "yes"), labels),
-        outputs=np.stack([1 - p, p], axis=1),
-        patients=np.arange(400).astype(str),
-        fold=np.arange(400) % 5,
-        splits="",
-    )
+    said = binary()
+    labels, p = said.target.truth, said.probabilities
     found = usable(said, sensitivity=0.9, abstain=0.3)
     assert found.sensitivity.value == pytest.approx(0.9, abs=0.05)
     assert found.spoken.value == pytest.approx(0.7, abs=0.05)
     assert found.accuracy.value > np.mean((p > 0.5) == labels)
     assert found.calibration["temperature"]["calibration_error"].high > 0
+    for name, values in said.versions().items():
+        assert found.reliability[name] == reliability(labels, values)
+    assert reliability_plot(found.reliability).startswith(b"\x89PNG")
     least = least_certainty(p, 0.3)
     assert np.mean(np.abs(p - 0.5) < least) == pytest.approx(0.3, abs=0.01)
 
 
-def test_three_classes_have_no_threshold() -> None:
-    said = Said(
-        ("a",), Target("classes", ("a", "b", "c"), np.array([0])), np.ones((1, 3)) / 3,
-        np.array(["p"]), np.array([0]), "",
-    )  # fmt: skip
+def test_three_classes_have_no_threshold_and_old_predictions_none_either() -> None:
+    three = Target("classes", ("a", "b", "c"), np.array([0]))
     with pytest.raises(LabelError, match="two classes"):
-        usable(said)
+        Binary(three, np.array([0.5]), np.array([0]), np.array(["p"]), {})
+    two = Target("classes", ("a", "b"), np.array([0]))
+    with pytest.raises(BadProduct, match="train again"):
+        Binary(two, np.array([0.5]), np.array([0]), np.array(["p"]), {})
 
 
 def test_tempering_is_the_logit_divided_and_keeps_the_order_of_classes() -> None:
