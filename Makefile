@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 READY := .venv/.ready
 
-.PHONY: demo test test-all lint bench lock clean
+.PHONY: demo test test-all test-cluster lint bench lock clean
 
 demo: $(READY)
 	$(PY) -m microtome demo --out demo-out
@@ -12,6 +12,12 @@ test: $(READY)
 
 test-all: $(READY)
 	$(PY) -m pytest -n 2 --dist worksteal -m ""
+
+# A SLURM of two nodes on this machine: installed (as root, on Debian), started, used and stopped again.
+test-cluster: $(READY)
+	sh scripts/slurm.sh
+	$(PY) -m pytest -m "" tests/engine/test_slurm.py tests/face/test_run_slurm.py; ended=$$?; \
+		sh scripts/slurm.sh stop; exit $$ended
 
 lint: $(READY)
 	$(PY) -m ruff check .

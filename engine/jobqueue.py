@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, Literal
 
 from ..storage.errors import MissingDependency, NoCluster, first_line
+from .credentials import make_credentials
 from .pools import ONE_THREAD, Pool, close_late, on_dask
 
 BatchSystem = Literal["slurm", "pbs", "sge", "lsf"]
@@ -27,6 +28,9 @@ _WORKER_GIVES_UP_S = 300
 _ADAPT = {"target_duration": "10ms", "wait_count": 60}
 """A worker for every item in flight, as how long one takes is not known before it is done; and
 none is sent home that has been idle for less than a minute."""
+
+_LOOPBACK = "127.0.0.1:0"
+"""Where dashboards are heard: any free port, from the same machine only."""
 
 _COORDINATOR = {"cores": 1, "processes": 1, "memory": "2GB"}
 
@@ -126,13 +130,14 @@ def _cluster(system: BatchSystem, profile: JobProfile, *, worker_jobs: int) -> I
             queue=profile.queue,
             interface=profile.interface,
             protocol="tls://" if profile.tls else "tcp://",
-            shared_temp_directory=folder,
+            security=make_credentials(Path(folder)) if profile.tls else None,
             # Of the node; nothing is spilled.
             local_directory=gettempdir(),
             job_extra_directives=list(profile.directives),
             job_script_prologue=[*exports, *profile.prologue],
+            worker_extra_args=["--dashboard-address", _LOOPBACK],
             death_timeout=_WORKER_GIVES_UP_S,
-            scheduler_options={"dashboard_address": "127.0.0.1:0"},
+            scheduler_options={"dashboard_address": _LOOPBACK},
             n_workers=0,
         )
         try:

@@ -5,26 +5,33 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 from batch_system import stand_in
+from plan_runs import (
+    ENVIRONMENT,
+    PATIENCE_S,
+    STAGES,
+    ended,
+    has_ended,
+    is_alive,
+    products,
+    started,
+    states,
+    wait_until,
+    written,
+)
 
 from microtome.engine.synthetic import write_cohort
 from microtome.tasks.run.history import entries, quarantine_path, read_history
 
-PLAN = 'cohort = "{cohort}"\nout = "out"\n[run]\n{limits}\n[ingest]\n[tissue]\n[encode]\n'
-STAGES = ("ingest", "tissue", "encode")
-# Equal runs give equal bytes, the commit records' times included.
-ENVIRONMENT = os.environ | {"SOURCE_DATE_EPOCH": "0", "OMP_NUM_THREADS": "1"}
-PATIENCE_S = 120
 pytestmark = pytest.mark.slow
+CLUSTER = '[cluster]\nmemory = "1GB"\njobs = 2\ninterface = "lo"\n'
 
 
 @pytest.fixture(scope="module")
@@ -33,66 +40,12 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_cohort(folder, n_slides=4, side_px=(800, 900), large_px=None, seed=1)
 
 
-def written(folder: Path, cohort: Path, limits: str = "") -> Path:
-    folder.mkdir(exist_ok=True)
-    (folder / "plan.toml").write_text(PLAN.format(cohort=cohort, limits=limits))
-    return folder / "plan.toml"
-
-
-@contextmanager
-def started(plan: Path, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "microtome", "run", *map(str, arguments), str(plan)]
-    with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def ended(plan: Path, *arguments: object) -> tuple[int, str]:
-    with started(plan, *arguments) as process:
-        _, said = process.communicate(timeout=PATIENCE_S)
-        return process.returncode, said
-
-
 @pytest.fixture(scope="module")
 def undisturbed(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     plan = written(tmp_path_factory.mktemp("undisturbed"), cohort)
     code, said = ended(plan)
     assert code == 0, said
     return products(plan)
-
-
-def products(plan: Path) -> dict[str, bytes]:
-    """Every file of every product; what a killed run left beside them would show too."""
-    out = plan.parent / "out"
-    return {
-        str(path.relative_to(out)): path.read_bytes()
-        for name in ("slides", "tissue", "bags")
-        for path in (out / name).rglob("*")
-        if path.is_file()
-    }
-
-
-def states(plan: Path) -> dict[str, str]:
-    return {
-        f"{stage} {item}": f"{end.state}({end.reason})" if end.reason else end.state
-        for (stage, item), end in read_history(plan.parent / "out").items()
-    }
-
-
-def wait_until(happened: Callable[[], bool]) -> None:
-    for _ in range(PATIENCE_S * 20):
-        if happened():
-            return
-        time.sleep(0.05)
-    raise AssertionError("it never happened")
-
-
-def has_ended(plan: Path, steps: int) -> Callable[[], bool]:
-    return lambda: len(list(entries(plan.parent / "out"))) >= steps
 
 
 @contextmanager
@@ -247,9 +200,7 @@ def test_jobs_of_a_batch_system_are_killed_and_their_coordinator_too(
 ) -> None:
     for name, value in stand_in(tmp_path, os.environ["PATH"]).items():
         monkeypatch.setitem(ENVIRONMENT, name, value)
-    plan = written(tmp_path, cohort)
-    with plan.open("a") as file:
-        file.write('[cluster]\nmemory = "1GB"\njobs = 2\ninterface = "lo"\ntls = false\n')
+    plan = written(tmp_path, cohort, further=CLUSTER)
     with started(plan, "--cluster", "slurm") as process:
         for steps in (2, 4):
             wait_until(has_ended(plan, steps))
@@ -280,10 +231,3 @@ def test_a_detached_run_outlives_whoever_started_it(
     log = tmp_path / "out/run/detached.log"
     wait_until(lambda: "run: 12 done" in log.read_text())
     assert products(plan) == undisturbed
-
-
-def is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
