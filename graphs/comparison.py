@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,9 @@ from .statistics import (
     p_values,
     partial_correlation,
 )
+
+if TYPE_CHECKING:
+    from ..engine.schedule import Pool
 
 KIND = "group comparison"
 RESULTS = "results.json"
@@ -118,8 +121,13 @@ class Comparison:
         return int((self.corrected <= self.request.alpha).sum())
 
 
-def compare(request: Request) -> Comparison:
+def compare(request: Request, *, pool: Pool | None = None) -> Comparison:
     """Read a cohort and its table, and compare the groups.
+
+    Parameters
+    ----------
+    pool
+        Where permutations run, in place of this process; it does not change the result.
 
     Raises
     ------
@@ -142,10 +150,12 @@ def compare(request: Request) -> Comparison:
         case "fdr":
             corrected = false_discovery_rate(p)
         case "max":
-            corrected = family_wise_p(values, design, n_permutations=n, tail=tail, seed=seed)
+            corrected = family_wise_p(
+                values, design, n_permutations=n, tail=tail, seed=seed, pool=pool
+            )
         case "tfnbs":
             enhanced = threshold_free_statistic(
-                people.networks, design, n_permutations=n, tail=tail, seed=seed
+                people.networks, design, n_permutations=n, tail=tail, seed=seed, pool=pool
             )
             corrected = edges_of(enhanced.p[None])[0]
         case "nbs":
@@ -157,6 +167,7 @@ def compare(request: Request) -> Comparison:
                 n_permutations=n,
                 tail=tail,
                 seed=seed,
+                pool=pool,
             )
             components, corrected = found.components, np.ones(len(p))
             place = networks_of(np.arange(len(p)), len(cohort.regions)).astype(np.int64)

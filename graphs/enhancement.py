@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,7 +12,10 @@ from numpy.typing import ArrayLike
 from ..storage.errors import CohortError
 from .design import Design
 from .matrices import Array, edges_of, networks_of
-from .statistics import Tail, directed_statistics, edge_statistics, in_batches
+from .statistics import Tail, directed_statistics, edge_statistics, over_permutations
+
+if TYPE_CHECKING:
+    from ..engine.schedule import Pool
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +48,7 @@ def threshold_free_statistic(
     step: float = 0.1,
     tail: Tail = "both",
     seed: int = 0,
+    pool: Pool | None = None,
 ) -> ThresholdFree:
     r"""Find edges that differ, the error over all edges controlled, with no threshold to choose.
 
@@ -59,7 +65,7 @@ def threshold_free_statistic(
         [s, r, r], undirected.
     extent_exponent, height_exponent, step
         E, H and Δh; the defaults are those of the reference and of MRtrix's ``connectomestats``.
-    tail
+    tail, pool
         As in :func:`.statistics.network_based_statistic`.
 
     References
@@ -72,16 +78,28 @@ def threshold_free_statistic(
     exponents = (extent_exponent, height_exponent)
     statistics = edge_statistics(values, design)
     own = enhanced(directed_statistics(statistics, design, tail)[None], n, exponents, step)[0]
-    null = np.concatenate(
-        [
-            enhanced(directed_statistics(found, design, tail), n, exponents, step).max(axis=1)
-            for found in in_batches(values, design, n_permutations, seed)
-        ]
+    largest = partial(
+        _largest_score, design=design, tail=tail, n_regions=n, exponents=exponents, step=step
     )
+    null = over_permutations(values, design, n_permutations, largest, seed=seed, pool=pool)
     below = np.searchsorted(np.sort(null), own * (1 - 1e-12))
     p = networks_of((1 + n_permutations - below) / (1 + n_permutations), n)
     np.fill_diagonal(p, 1.0)
     return ThresholdFree(networks_of(statistics, n), networks_of(own, n), p, null)
+
+
+def _largest_score(
+    statistics: Array,
+    *,
+    design: Design,
+    tail: Tail,
+    n_regions: int,
+    exponents: tuple[float, float],
+    step: float,
+) -> Array:
+    directed = directed_statistics(statistics, design, tail)
+    found: Array = enhanced(directed, n_regions, exponents, step).max(axis=1)
+    return found
 
 
 def enhanced(

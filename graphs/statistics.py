@@ -9,9 +9,11 @@ Without a threshold: :mod:`.enhancement`. Not done: mixed models, unequal varian
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,11 +23,20 @@ from ..storage.errors import CohortError
 from .design import Design
 from .matrices import Array, edges_of
 
+if TYPE_CHECKING:
+    from ..engine.schedule import Pool
+
 Tail = Literal["both", "greater", "less"]
 Size = Literal["extent", "intensity"]
 
 _BATCH_ELEMENTS = 2**22
 """Values of permuted statistics that are held at a time."""
+
+_SHARES = 4
+"""Parts that each process of a pool is given of the permutations: the values travel with each."""
+
+Largest = Callable[[Array], Array]
+"""Of statistics [m, e], what is largest in each permutation: [m]. Picklable for a pool."""
 
 
 def edge_statistics(values: ArrayLike, design: Design) -> Array:
@@ -209,6 +220,7 @@ def network_based_statistic(
     size: Size = "extent",
     tail: Tail = "both",
     seed: int = 0,
+    pool: Pool | None = None,
 ) -> NetworkBasedStatistic:
     """Find networks of edges that differ, with the error over all networks controlled.
 
@@ -227,6 +239,8 @@ def network_based_statistic(
     tail
         ``greater``, ``less``: t above the threshold, below minus it; ``both``: either, in one
         component.
+    pool
+        Where the permutations run, in place of this process; it does not change the result.
 
     Notes
     -----
@@ -247,12 +261,10 @@ def network_based_statistic(
     _refuse_tail(design, tail)
     if threshold <= 0 or n_permutations < 1:
         raise CohortError("a threshold above 0 and at least one permutation are needed")
-    null = np.concatenate(
-        [
-            _largest(_directed(found, tail) - threshold, n_regions, size)
-            for found in in_batches(values, design, n_permutations, seed)
-        ]
+    largest = partial(
+        _largest_component, threshold=threshold, n_regions=n_regions, size=size, tail=tail
     )
+    null = over_permutations(values, design, n_permutations, largest, seed=seed, pool=pool)
     statistics = edge_statistics(values, design)
     excess = _directed(statistics, tail) - threshold
     kept = np.flatnonzero(excess > 0)
@@ -278,6 +290,7 @@ def family_wise_p(
     n_permutations: int = 5000,
     tail: Tail = "both",
     seed: int = 0,
+    pool: Pool | None = None,
 ) -> Array:
     """p of each edge, corrected for all edges by the largest statistic of each permutation: [e].
 
@@ -287,26 +300,58 @@ def family_wise_p(
     """
     _refuse_tail(design, tail)
     observed = _directed(edge_statistics(values, design), tail)
-    count = np.ones(len(observed))
-    for found in in_batches(np.asarray(values, np.float64), design, n_permutations, seed):
-        largest = np.sort(_directed(found, tail).max(axis=1))
-        count += len(largest) - np.searchsorted(largest, observed - 1e-12 * np.abs(observed))
-    return np.asarray(count / (1 + n_permutations), np.float64)
+    largest = partial(_largest_edge, tail=tail)
+    null = np.sort(over_permutations(values, design, n_permutations, largest, seed=seed, pool=pool))
+    below = np.searchsorted(null, observed - 1e-12 * np.abs(observed))
+    return np.asarray((1 + n_permutations - below) / (1 + n_permutations), np.float64)
 
 
-def in_batches(values: Array, design: Design, n: int, seed: int) -> Iterator[Array]:
-    """Statistics of n permutations, so many at a time: float64 [m, e]."""
-    model = _Model.of(values, design)
+def over_permutations(
+    values: ArrayLike,
+    design: Design,
+    n: int,
+    largest: Largest,
+    *,
+    seed: int = 0,
+    pool: Pool | None = None,
+) -> Array:
+    """What is largest in each of n permutations: float64 [n].
+
+    The permutations are cut into the same batches wherever they run, since products of other
+    shapes may differ in their last bit: the result does not depend on the pool.
+    """
+    array = np.asarray(values, np.float64)
+    model = _Model.of(array, design)
     orders = permutations(design, n, seed=seed)
-    width = values.shape[1] * (design.q + model.nuisance.shape[1] + 2)
+    width = array.shape[1] * (design.q + model.nuisance.shape[1] + 2)
     batch = max(1, _BATCH_ELEMENTS // max(1, width))
-    for first in range(0, n, batch):
-        yield model.statistics(orders[first : first + batch])
+    batches = [orders[first : first + batch] for first in range(0, n, batch)]
+    work = partial(_in_turn, model, largest)
+    if pool is None or pool.jobs == 1:
+        return work(batches)
+    from ..engine.schedule import run_items
+
+    share = math.ceil(len(batches) / (_SHARES * pool.jobs))
+    shares = [batches[first : first + share] for first in range(0, len(batches), share)]
+    ended = run_items(shares, work, name=lambda _: "permutations", pool=pool, debug=True)
+    return np.concatenate([one.value for one in ended if one.value is not None])
 
 
-def _largest(excess: Array, n_regions: int, size: Size) -> Array:
+def _in_turn(model: _Model, largest: Largest, batches: Sequence[NDArray[np.int64]]) -> Array:
+    return np.concatenate([largest(model.statistics(orders)) for orders in batches])
+
+
+def _largest_edge(statistics: Array, *, tail: Tail) -> Array:
+    found: Array = _directed(statistics, tail).max(axis=1)
+    return found
+
+
+def _largest_component(
+    statistics: Array, *, threshold: float, n_regions: int, size: Size, tail: Tail
+) -> Array:
     from .rewiring import largest_components
 
+    excess = _directed(statistics, tail) - threshold
     rows, columns = np.triu_indices(n_regions, 1)
     found: Array = largest_components(excess, rows, columns, n_regions, size == "intensity")
     return found

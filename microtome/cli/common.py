@@ -21,7 +21,7 @@ from rich.progress import (
 from typer.core import TyperGroup
 
 if TYPE_CHECKING:
-    from ..engine.schedule import Outcome, Skipped
+    from ..engine.schedule import Outcome, Pool, Skipped
     from ..engine.slides import Mpp
     from ..storage.ledger import Ledger
 
@@ -164,6 +164,7 @@ def run_with_progress(
     jobs: int = 1,
     ledger: Path | None = None,
     say: Callable[[R], str] | None = None,
+    pool: Pool | None = None,
 ) -> list[Outcome[R]]:
     """Run work over items with a bar, one line an item, and a summary.
 
@@ -173,6 +174,8 @@ def run_with_progress(
         File that every item's end is appended to.
     say
         What to print of an item's result, in a few words.
+    pool
+        Where to run, in place of ``jobs``.
     """
     from ..engine.schedule import run_items
     from ..storage.ledger import Ledger
@@ -187,7 +190,14 @@ def run_with_progress(
             bar.advance(task)
 
         outcomes = run_items(
-            items, work, name=name, jobs=jobs, ledger=book, on_done=show, debug=debugging()
+            items,
+            work,
+            name=name,
+            jobs=jobs,
+            ledger=book,
+            on_done=show,
+            debug=debugging(),
+            pool=pool,
         )
     console.print(summary_line(title, book))
     return outcomes

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .common import (
+    Cluster,
     Connectomes,
+    Jobs,
     NewFolder,
     Overwrite,
     Seed,
@@ -101,6 +103,8 @@ def compare(
         bool, typer.Option("--drop-missing", help="Leave out subjects without a row or a value.")
     ] = False,
     seed: Seed = 0,
+    jobs: Jobs = 1,
+    cluster: Cluster = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Which edges, or networks of edges, differ between groups of people.
@@ -117,6 +121,9 @@ def compare(
     [bold]microtome connectome compare rest.connectomes.zarr -t people.csv --group diagnosis
     --groups CN,AD --method fdr -o edges[/]
     """
+    from functools import partial
+
+    from ..engine.schedule import open_pool
     from ..graphs.comparison import KIND, Request, keep_comparison, read_results
     from ..graphs.comparison import compare as compare_groups
     from ..graphs.people import Columns
@@ -140,14 +147,15 @@ def compare(
         console.print(f"skipped: {out} is done already")
         _print(read_results(out))
         return
-    outcomes = run_with_progress(
-        "compare",
-        [request],
-        compare_groups,
-        name=lambda asked: asked.cohort.name,
-        ledger=out.with_name(f"{out.name}.ledger.jsonl"),
-        say=_say,
-    )
+    with open_pool(jobs, cluster=cluster) as pool:
+        outcomes = run_with_progress(
+            "compare",
+            [request],
+            partial(compare_groups, pool=pool),
+            name=lambda asked: asked.cohort.name,
+            ledger=out.with_name(f"{out.name}.ledger.jsonl"),
+            say=_say,
+        )
     exit_unless_all_done(outcomes)
     (found,) = (outcome.value for outcome in outcomes)
     if found is not None:

@@ -17,6 +17,7 @@ from . import (
     states,
 )
 from .common import (
+    Cluster,
     Connectomes,
     Jobs,
     Seed,
@@ -87,6 +88,7 @@ def metrics(
     ] = None,
     seed: Seed = 0,
     jobs: Jobs = 1,
+    cluster: Cluster = None,
 ) -> None:
     """Measures of every network: clustering, paths, efficiency, modules …
 
@@ -102,6 +104,7 @@ def metrics(
     """
     from functools import partial
 
+    from ..engine.schedule import open_pool
     from ..graphs.cohorts import (
         density_range,
         measure_network,
@@ -116,23 +119,24 @@ def metrics(
         words = ("clustering_weighted", "global_efficiency_weighted", "modularity_weighted")
         return ", ".join(f"{word} {made.whole[word]:.3f}" for word in words)
 
-    outcomes = run_with_progress(
-        "metrics",
-        [networks[i] for i in range(len(networks))],
-        partial(
-            measure_network,
-            density=density,
-            keep=keep.value,
-            nodal=nodal is not None,
-            n_nulls=nulls,
-            densities=density_range(densities) if densities else (),
-            seed=seed,
-        ),
-        name=lambda network: network.subject,
-        jobs=jobs,
-        ledger=out.with_suffix(".ledger.jsonl"),
-        say=say,
-    )
+    with open_pool(jobs, cluster=cluster) as pool:
+        outcomes = run_with_progress(
+            "metrics",
+            [networks[i] for i in range(len(networks))],
+            partial(
+                measure_network,
+                density=density,
+                keep=keep.value,
+                nodal=nodal is not None,
+                n_nulls=nulls,
+                densities=density_range(densities) if densities else (),
+                seed=seed,
+            ),
+            name=lambda network: network.subject,
+            pool=pool,
+            ledger=out.with_suffix(".ledger.jsonl"),
+            say=say,
+        )
     measured = [outcome.value for outcome in outcomes if outcome.value is not None]
     if measured:
         write_global_table(out, measured)
