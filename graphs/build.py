@@ -13,9 +13,10 @@ from numpy.typing import ArrayLike
 
 from ..engine.volumes import Volume, open_volume
 from ..storage.connectomes import Connectome
-from ..storage.errors import BadConnectome, BadSeries, CohortError, blaming
+from ..storage.errors import BadConnectome, BadSeries, CohortError, LostRegion, blaming
 from .confounds import Cleaning, clean_series
 from .coupling import Band
+from .freesurfer import read_vertices
 from .functional import MIN_TIMEPOINTS, Coupling, Method, functional_connectome
 from .matrices import Array, without_diagonal
 from .metabolic import (
@@ -26,6 +27,7 @@ from .metabolic import (
     perturbation_network,
     suvr,
 )
+from .mind import morphometric_inverse_divergence, standardised_vertices
 from .regions import LabelAtlas, Parcellation, SphereAtlas, lay_over
 from .scans import names_beside, read_atlas, read_coordinates, region_samples, region_series
 from .structural import distribution_similarity, group_covariance, morphometric_similarity
@@ -329,6 +331,33 @@ def from_morphometry(
         "sMRI",
         subject,
         _fitting(centroids_mm, len(first.regions)),
+    )
+
+
+def from_vertices(path: Path, *, centroids_mm: Array | None = None) -> Connectome:
+    """MIND network of one subject, of all vertices that FreeSurfer has in its folder.
+
+    Raises
+    ------
+    MissingFile, UnreadableFile
+        As :func:`.freesurfer.read_vertices`.
+    LostRegion
+        A region has fewer than two vertices.
+    """
+    found = read_vertices(path)
+    samples = standardised_vertices(found.values, found.place, len(found.regions))
+    lost = [name for name, one in zip(found.regions, samples, strict=True) if len(one) < 2]
+    if lost:
+        raise LostRegion(
+            f"fewer than two vertices of the cortex in {', '.join(lost[:5])}", where=path
+        )
+    return Connectome(
+        without_diagonal(morphometric_inverse_divergence(samples)),
+        found.regions,
+        "mind",
+        "sMRI",
+        subject_of(path),
+        _fitting(centroids_mm, len(found.regions)),
     )
 
 

@@ -31,6 +31,7 @@ from .build import (
     from_group,
     from_morphometry,
     from_series,
+    from_vertices,
     subject_of,
 )
 from .freesurfer import read_subjects, stats_folders
@@ -40,7 +41,7 @@ from .regions import LabelAtlas
 from .scans import choose_regions
 from .tables import RegionTable, read_centroids, read_freesurfer, read_names, read_region_table
 
-Method = SeriesMethod | Distribution | Individual | Literal["msn", "group-covariance"]
+Method = SeriesMethod | Distribution | Individual | Literal["msn", "mind", "group-covariance"]
 
 _OF_TABLES = ("msn", "effect-size", "perturbation", "group-covariance")
 _VERSION = 1
@@ -56,9 +57,9 @@ class BuildOptions:
     method
         One of :class:`.functional.Coupling`, of time series, or of a scan with a time axis when
         ``regions`` has an atlas; ``jsse``, ``klse`` (PET) and ``jsd``, ``kls`` (MRI) of a volume
-        and an atlas; ``msn`` of a folder of FreeSurfer's tables or subjects; ``effect-size`` and
-        ``perturbation`` of a table of uptake, beside that of controls; ``group-covariance`` of one
-        table for the whole group.
+        and an atlas; ``msn`` of a folder of FreeSurfer's tables or subjects; ``mind`` of
+        each subject's folder; ``effect-size`` and ``perturbation`` of a table of uptake, beside
+        that of controls; ``group-covariance`` of one table for the whole group.
     series, regions
         How series become a network, the method apart; which regions a scan is divided into.
     subject_column, reference, modality
@@ -203,6 +204,10 @@ def _of_morphometry(source: Source, plan: Plan) -> Connectome:
     return from_morphometry(plan.tables, source.subject, centroids_mm=centroids)
 
 
+def _of_vertices(source: Source, plan: Plan) -> Connectome:
+    return from_vertices(source.path, centroids_mm=_centroids(plan.options))
+
+
 def _of_controls(method: Individual, source: Source, plan: Plan) -> Connectome:
     table, options = plan.tables["subjects"], plan.options
     return from_controls(
@@ -241,6 +246,7 @@ _BUILDERS: dict[Method, Callable[[Source, Plan], Connectome]] = {
     "jsd": partial(_of_distributions, "jsd"),
     "kls": partial(_of_distributions, "kls"),
     "msn": _of_morphometry,
+    "mind": _of_vertices,
     "effect-size": partial(_of_controls, "effect-size"),
     "perturbation": partial(_of_controls, "perturbation"),
     "group-covariance": _of_group,

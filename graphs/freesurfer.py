@@ -1,10 +1,12 @@
-"""What FreeSurfer says of the regions of a cortex: ``lh.aparc.stats``, a file a hemisphere."""
+"""What FreeSurfer says of the regions of a cortex, and of its vertices."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..storage.errors import CohortError, MissingFile, UnreadableFile, blaming
 from .matrices import Array
@@ -21,6 +23,14 @@ MEASURES = {
 }
 """Measure, as ``aparcstats2table`` calls it -> column of a file."""
 
+VERTEX_FEATURES = ("thickness", "curv", "volume", "sulc", "area")
+"""Files of ``surf`` with a value a vertex: what MIND was published with (Sebenius et al. 2023)."""
+
+_POSITIVE = [VERTEX_FEATURES.index(name) for name in ("thickness", "volume", "area")]
+_NO_CORTEX = (
+    "unknown", "Unknown", "corpuscallosum", "Medial_wall", "MedialWall", "???",
+    "Background+FreeSurfer_Defined_Medial_Wall",
+)  # fmt: skip
 _HEMISPHERES = ("lh", "rh")
 
 
@@ -121,3 +131,67 @@ def _subject(folder: Path, parcellation: str) -> dict[str, Array]:
             measures = [columns[name][region] for name in MEASURES.values()]
             found[f"{side}_{region}"] = np.asarray(measures, np.float64)
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class Vertices:
+    """Features of the vertices of one subject's cortex, both hemispheres.
+
+    Attributes
+    ----------
+    values
+        float64 [v, f], in the order of :data:`VERTEX_FEATURES`.
+    place
+        int64 [v]: number of the region from 0, -1 for none.
+    regions
+        ``lh_cuneus`` …
+    """
+
+    values: Array
+    place: NDArray[np.int64]
+    regions: tuple[str, ...]
+
+
+def read_vertices(folder: Path, parcellation: str = "aparc") -> Vertices:
+    """Read ``surf/{lh,rh}.<feature>`` and ``label/{lh,rh}.<parcellation>.annot`` of a subject.
+
+    Vertices without thickness, volume or area, which no cortex has, belong to no region; nor do
+    those of the medial wall.
+
+    Raises
+    ------
+    MissingFile, UnreadableFile
+        A file is not there, or not FreeSurfer's; or files have other numbers of vertices.
+    """
+    from nibabel.freesurfer.io import read_annot, read_morph_data
+
+    regions: list[str] = []
+    values: list[Array] = []
+    place: list[NDArray[np.int64]] = []
+    for side in _HEMISPHERES:
+        label = folder / "label" / f"{side}.{parcellation}.annot"
+        files = [folder / "surf" / f"{side}.{feature}" for feature in VERTEX_FEATURES]
+        for file in (label, *files):
+            if not file.is_file():
+                raise MissingFile("no such file of FreeSurfer", where=file, remedy="Run recon-all")
+        with blaming(folder):
+            try:
+                numbers, _, names = read_annot(label)
+                columns = [np.asarray(read_morph_data(file), np.float64) for file in files]
+            except (ValueError, IndexError, OSError) as error:
+                raise UnreadableFile(f"{side}: {error}") from error
+            if any(len(column) != len(numbers) for column in columns):
+                raise UnreadableFile(f"{side}: files have different numbers of vertices")
+        features = np.stack(columns, axis=1)
+        # A colour table may have names that no vertex has.
+        used = set(np.unique(numbers).tolist())
+        cortex = {i: name.decode() for i, name in enumerate(names) if i in used}
+        cortex = {i: name for i, name in cortex.items() if name not in _NO_CORTEX}
+        index = np.full(len(names) + 1, -1, np.int64)
+        index[list(cortex)] = len(regions) + np.arange(len(cortex))
+        own = index[np.clip(numbers, -1, len(names))]
+        own[(features[:, _POSITIVE] <= 0).any(axis=1)] = -1
+        regions += [f"{side}_{name}" for name in cortex.values()]
+        values.append(features)
+        place.append(own)
+    return Vertices(np.concatenate(values), np.concatenate(place), tuple(regions))

@@ -42,6 +42,7 @@ class Method(StrEnum):
     JSD = "jsd"
     KLS = "kls"
     MSN = "msn"
+    MIND = "mind"
     EFFECT_SIZE = "effect-size"
     PERTURBATION = "perturbation"
     GROUP_COVARIANCE = "group-covariance"
@@ -74,7 +75,8 @@ def build(
             help="pearson, partial, covariance, precision, lasso, mutual-information, coherence, "
             "lagged: of time series (.csv .tsv .npy .mat .1D), or of BOLD scans with an atlas. "
             "jsse, klse: of PET, jsd, kls: of MRI, with an atlas. msn: of a folder of FreeSurfer "
-            "tables or subjects. effect-size, perturbation: of each row of a table, beside "
+            "tables or subjects. mind: of each subject's folder of FreeSurfer. effect-size, "
+            "perturbation: of each row of a table, beside "
             "--controls. group-covariance: of one table with a row a subject."
         ),
     ] = Method.PEARSON,
@@ -179,6 +181,8 @@ def build(
     [bold]microtome connectome build suvr.csv --method effect-size --controls normal.csv -o es[/]
 
     [bold]microtome connectome build freesurfer/ --method msn -o morphometry[/]
+
+    [bold]microtome connectome build freesurfer/sub-* --method mind -o mind[/]
 
     [bold]microtome connectome build thickness.csv --method group-covariance -o group[/]
     """
