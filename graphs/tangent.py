@@ -13,7 +13,7 @@ from .functional import standardised
 from .matrices import Array
 
 _CONVERGED = 1e-7
-_MAX_ITERATIONS = 50
+_MAX_ITERATIONS = 100
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +100,7 @@ def geometric_mean(covariances: ArrayLike) -> Array:
     r"""The matrix at which tangents of all add up to nothing: float64 [r, r].
 
     Found by descent on the manifold, :math:`G \leftarrow G^{1/2} \exp(\tau \bar{T}) G^{1/2}` with
-    the mean tangent :math:`\bar{T}`; the step τ is halved where its norm grows.
+    the mean tangent :math:`\bar{T}`; a step τ that would make its norm grow is halved.
 
     Parameters
     ----------
@@ -119,17 +119,24 @@ def geometric_mean(covariances: ArrayLike) -> Array:
     matrices = np.asarray(covariances, np.float64)
     if not (np.linalg.eigvalsh(matrices) > 0).all():
         raise BadConnectome("a covariance is not positive definite", remedy="Shrink it first")
-    mean: Array = matrices.mean(axis=0)
-    step, norm = 1.0, np.inf
+    mean = _of_eigenvalues(np.exp, _of_eigenvalues(np.log, matrices).mean(axis=0))
+    away, step = _mean_tangent(mean, matrices), 1.0
     for _ in range(_MAX_ITERATIONS):
-        away = TangentSpace(mean).tangents(matrices).mean(axis=0)
-        length = float(np.linalg.norm(away)) / len(mean)
-        if length < _CONVERGED:
+        if np.linalg.norm(away) < _CONVERGED * len(mean):
             break
-        step, norm = (step, length) if length < norm else (step / 2, norm)
         root = _of_eigenvalues(np.sqrt, mean)
-        mean = _even(root @ _of_eigenvalues(np.exp, step * away) @ root)
+        tried = _even(root @ _of_eigenvalues(np.exp, step * away) @ root)
+        left = _mean_tangent(tried, matrices)
+        if np.linalg.norm(left) < np.linalg.norm(away):
+            mean, away = tried, left
+        else:
+            step /= 2
     return mean
+
+
+def _mean_tangent(reference: Array, matrices: Array) -> Array:
+    found: Array = TangentSpace(reference).tangents(matrices).mean(axis=0)
+    return found
 
 
 def _even(matrices: Array) -> Array:

@@ -25,6 +25,7 @@ from ..evaluation import (
 )
 from .examples import Examples
 from .models import Family, Fitted, Model
+from .steps import fit_each
 from .threads import one_thread
 
 Array = NDArray[np.float64]
@@ -234,15 +235,13 @@ def choose(family: Family, train: Examples, n_inner: int, seed: int) -> Model:
     """The candidate with the highest AUC in a cross-validation within the training rows."""
     if len(family.candidates) == 1:
         return family.candidates[0]
-    folds = grouped_folds(train.labels, train.groups, n_inner, seed=seed)
-
-    def inner_auc(model: Model) -> float:
-        scores = np.empty(len(train))
-        for fold in folds:
-            scores[fold.test] = held_out_scores(model, train, fold, seed)
-        return auc(train.labels, scores)
-
-    return max(family.candidates, key=inner_auc)
+    scores = np.empty((len(family.candidates), len(train)))
+    for fold in grouped_folds(train.labels, train.groups, n_inner, seed=seed):
+        inner, held_out = _sides(train, fold)
+        for row, fitted in zip(scores, fit_each(family.candidates, inner, seed), strict=True):
+            row[fold.test] = fitted.predict_proba(held_out)
+    best = int(np.argmax([auc(train.labels, row) for row in scores]))
+    return family.candidates[best]
 
 
 def held_out_scores(model: Model, examples: Examples, fold: Fold, seed: int) -> Array:
@@ -255,6 +254,12 @@ def held_out_scores(model: Model, examples: Examples, fold: Fold, seed: int) -> 
     LabelError
         The training side has a single class.
     """
+    train, test = _sides(examples, fold)
+    return model.fit(train, seed=seed).predict_proba(test)
+
+
+def _sides(examples: Examples, fold: Fold) -> tuple[Examples, Examples]:
+    """Training and held-out rows, if they may be told apart by learning."""
     assert_no_leak(examples.groups[fold.train], examples.groups[fold.test])
     train = examples.take(fold.train)
     if len(np.unique(train.labels)) < 2:
@@ -262,7 +267,7 @@ def held_out_scores(model: Model, examples: Examples, fold: Fold, seed: int) -> 
             "the training rows of a fold are all of one class",
             remedy="Use fewer folds, or another column to split by",
         )
-    return model.fit(train, seed=seed).predict_proba(examples.take(fold.test))
+    return train, examples.take(fold.test)
 
 
 def folds_by(values: Sequence[str], groups: NDArray[np.str_]) -> list[Fold]:

@@ -7,7 +7,7 @@ rows. A step fitted on a whole cohort cannot be given to it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -67,6 +67,30 @@ class FittedPipeline:
 
     def predict_proba(self, examples: Examples) -> Array:
         return self.fitted.predict_proba(self.step.transform(examples))
+
+
+def fit_each(models: Sequence[Model], train: Examples, seed: int) -> list[Fitted]:
+    """Fit several models on the same rows; what they begin with alike is fitted once.
+
+    Returns
+    -------
+    list of Fitted
+        Equal to ``[model.fit(train, seed=seed) for model in models]``.
+    """
+    found: dict[int, Fitted] = {}
+    behind: dict[Step, list[int]] = {}
+    for number, model in enumerate(models):
+        if isinstance(model, Pipeline):
+            behind.setdefault(model.step, []).append(number)
+        else:
+            found[number] = model.fit(train, seed=seed)
+    for step, numbers in behind.items():
+        fitted = step.fit(train)
+        inner = [model.model for n in numbers if isinstance(model := models[n], Pipeline)]
+        after = fit_each(inner, fitted.transform(train), seed)
+        for number, one in zip(numbers, after, strict=True):
+            found[number] = FittedPipeline(fitted, one)
+    return [found[number] for number in range(len(models))]
 
 
 def seen_by(fitted: Fitted, examples: Examples) -> tuple[Fitted, Examples]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from microtome.tasks.diagnosis.evaluate import Plan, Trial, held_out_scores, run
 from microtome.tasks.diagnosis.examples import Examples
 from microtome.tasks.diagnosis.families import Known, families
 from microtome.tasks.diagnosis.models import Family, LinearModel
-from microtome.tasks.diagnosis.steps import Harmonise, Pipeline, Tangent
+from microtome.tasks.diagnosis.steps import Harmonise, Pipeline, Tangent, fit_each
 from microtome.tasks.diagnosis.store import read_model, write_model
 from microtome.tasks.evaluation import Fold, auc
 
@@ -85,6 +85,23 @@ def test_a_fold_is_harmonised_as_its_training_rows_say() -> None:
     expected = machine.predict_proba(combat.transform(test.edges, test.sites.tolist()))[:, 1]
     found = held_out_scores(Pipeline(Harmonise(), LinearModel(1e-2)), rows, fold, 0)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_what_models_begin_with_alike_is_fitted_once_and_nothing_else_changes() -> None:
+    rows, shown = confounded(3), []
+
+    @dataclass(frozen=True)
+    class Counted(Harmonise):
+        def fit(self, train):
+            shown.append(len(train))
+            return super().fit(train)
+
+    models = [Pipeline(Counted(), LinearModel(c)) for c in (1e-3, 1e-2)] + [LinearModel(1e-2)]
+    together = fit_each(models, rows, 0)
+    assert shown == [80]
+    for model, fitted in zip(models, together, strict=True):
+        expected = model.fit(rows).predict_proba(rows)
+        np.testing.assert_array_equal(fitted.predict_proba(rows), expected)
 
 
 def test_covariates_keep_their_effect_and_flat_edges_their_value() -> None:
