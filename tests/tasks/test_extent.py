@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import shapely
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from microtome.engine.tissue import TissueMask, write_tissue
+from microtome.engine.ingest import ingest_slide
+from microtome.engine.tissue import TissueMask, write_slide_label, write_tissue
 from microtome.storage.errors import BadGeometry, MissingFile
 from microtome.storage.predictions import SlidePrediction
 from microtome.tasks.extent import area_facts, find_mask, measure_extent
@@ -54,7 +56,7 @@ def positive_parts(score: np.ndarray) -> list[shapely.Polygon]:
     return [part for part in shapely.get_parts(union) if not part.is_empty]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 @given(scores, st.integers(1, ROWS * COLUMNS))
 def test_without_a_mask_tiles_are_tissue_and_regions_are_polygons_of_tiles(score, n):
     kept = np.arange(len(score)) < n
@@ -69,7 +71,7 @@ def test_without_a_mask_tiles_are_tissue_and_regions_are_polygons_of_tiles(score
     assert found.largest_mm2 == pytest.approx(max(areas, default=0))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(scores, labels)
 def test_with_a_mask_only_tissue_counts(score, label):
     pixel = TILE // 3
@@ -111,6 +113,20 @@ def test_a_report_says_what_tissue_was_measured_by():
     by_share = area_facts(tiles, share)["tissue"]
     assert by_share == f"{whole / 2:.2f} mm² (of the tiles, by the share in each)"
     assert area_facts(tiles, share, mask)["tissue"] == f"{whole / 2:.2f} mm² (of the mask)"
+
+
+def test_the_label_in_a_slide_s_own_ome_zarr_is_taken_unasked(tmp_path):
+    pixels = np.full((*SIDE, 3), 200, np.uint8)
+    tifffile.imwrite(tmp_path / "s.tif", pixels, tile=(64, 64), photometric="rgb")
+    image = ingest_slide(tmp_path / "s.tif", tmp_path, mpp=1.0, profile="compatible").path
+    tiles = prediction_of(lattice(), np.zeros(ROWS * COLUMNS), source=str(image))
+    assert find_mask(tiles) is None
+    mask = TissueMask(np.ones((10, 14), np.uint8), (30, 30), (30, 30))
+    mask.labels[:5] = 0
+    write_slide_label(image, mask, key="k")
+    found = find_mask(tiles)
+    assert found is not None
+    np.testing.assert_array_equal(found.labels, mask.labels)
 
 
 def test_the_mask_that_was_given_is_taken_and_one_that_does_not_fit_refused(tmp_path):
