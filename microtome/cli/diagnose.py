@@ -101,9 +101,10 @@ def diagnose(
     graph_shuffles: Annotated[
         int, typer.Option(min=0, help="The same of the others, which take longer.")
     ] = 2,
-    layer: Annotated[
+    layers: Annotated[
         list[Path] | None,
         typer.Option(
+            "--layer",
             help="A further cohort of the same people, for 'multiplex' and linear models.",
             exists=True,
         ),
@@ -171,7 +172,7 @@ def diagnose(
         graph_shuffles=graph_shuffles,
         backend=backend.value,
         seed=seed,
-        layers=tuple(layer or ()),
+        layers=tuple(layers or ()),
         harmonise=None if harmonise is None else harmonise.value,
     )
     request = diagnosis_request(part, cohort)

@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """Of the edges, that are deleted or kept."""
 
-N_RANDOM = 5
+N_RANDOM = 3
 _EXTREME = 1e-12
 
 
@@ -32,7 +32,7 @@ class Curves:
         float64 [f]: without the given fractions of the edges, the most important ones, and with
         these alone; other edges are held at their mean over the training rows.
     random_deletion, random_insertion
-        The same of edges at random, mean of five drawings.
+        The same of edges at random, mean of three drawings.
     """
 
     deletion: Array

@@ -44,7 +44,7 @@ folds = 3
 ELSEWHERE = {"out", "jobs", "cluster", "overwrite", "slide_mpp", "into", "bags", "cohort", "files"}
 ELSEWHERE |= {"slides", "inputs", "model", "pages"}
 SPELT_OTHERWISE = {"confound", "covariates", "label", "window", "leave_out", "models", "slices"}
-SPELT_OTHERWISE |= {"candidate", "views"}
+SPELT_OTHERWISE |= {"candidate", "views", "layers"}
 
 
 def written(folder: Path, text: str, slides: int = 5) -> Path:
