@@ -14,6 +14,7 @@ from . import (
     connectome_exchange,
     connectome_report,
     diagnose,
+    spin,
     states,
 )
 from .common import (
@@ -55,6 +56,7 @@ def register(app: typer.Typer) -> None:
     connectome_exchange.register(connectome_app)
     diagnose.register(connectome_app)
     states.register(connectome_app)
+    spin.register(connectome_app)
     app.add_typer(connectome_app)
 
 
