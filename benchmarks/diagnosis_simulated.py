@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from tables import ROOT, kept
 from microtome.graphs.functional import fisher_z
 from microtome.graphs.simulate import SimulatedCohort, simulate_cohort
 from microtome.graphs.simulate_layers import simulate_layers
-from microtome.tasks.diagnosis.evaluate import Plan, Trial, fold_models, run_trial
+from microtome.tasks.diagnosis.evaluate import OutOfFold, Plan, Trial, fold_models, run_trial
 from microtome.tasks.diagnosis.examples import Examples
 from microtome.tasks.diagnosis.explain import top_edges
 from microtome.tasks.diagnosis.explanations import explain, layer_use, layers_as_json
@@ -41,6 +41,13 @@ SITE_SHARE = 0.8
 """Of patients at the first scanner, where site and diagnosis go together."""
 
 LAYERS = ("signal", "site alone")
+SETTINGS = {
+    "even": (False, False),
+    "with the diagnosis": (True, False),
+    "with the diagnosis, harmonised": (True, True),
+}
+"""Whether site and diagnosis go together, and whether sites are taken out."""
+
 QUICK = ("linear", "svm", "tangent", "site")
 TOLD = tuple(name for name in NAMES if name not in ("multiplex", "covariates"))
 EXPLAINED = tuple(name for name in TOLD if name not in (*BLIND, "population", "population-alone"))
@@ -93,28 +100,32 @@ def ceiling(effect: float, cohort: int) -> float:
 
 
 def evaluated(name: str, effect: float, cohort: int) -> dict[str, Any]:
-    """AUC of a model under nested cross-validation, or of the ceiling."""
+    """AUC of a model under nested cross-validation, or of the ceiling; at the strong setting with
+    what the model's explanation is worth.
+    """
     if name == "ceiling":
         return {"auc": ceiling(effect, cohort)}
-    rows = world(effect, cohort).studied
-    end = run_trial(Trial(name), rows, Plan(families([name], backend="dense"), seed=cohort))
-    found = bootstrap(end.labels, end.scores, rows.groups, n=500)
-    print(f"{name}, effect {effect}, cohort {cohort}: {found}", flush=True)
-    return {"auc": found.value, "low": found.low, "high": found.high}
-
-
-def explained(name: str, cohort: int) -> dict[str, Any]:
-    """What a model's explanation is worth at the strong setting."""
-    here = world(STRONG, cohort)
+    here = world(effect, cohort)
     rows, plan = here.studied, Plan(families([name], backend="dense"), seed=cohort)
     end = run_trial(Trial(name), rows, plan)
-    model = next(m for m in plan.families[0].candidates if m.describe() == end.chosen[0])
-    fitted = model.fit(rows, seed=cohort)
-    found = explain(model, fitted, rows, fold_models(end, rows, plan), cohort)
+    found = bootstrap(end.labels, end.scores, rows.groups, n=500)
+    print(f"{name}, effect {effect}, cohort {cohort}: {found}", flush=True)
+    figures = {"auc": found.value, "low": found.low, "high": found.high}
+    if effect < STRONG or name not in EXPLAINED:
+        return figures
+    return {**figures, "explanation": explained(end, here, plan, cohort)}
+
+
+def explained(end: OutOfFold, here: World, plan: Plan, seed: int) -> dict[str, Any]:
+    """Precision of a model's explanation, its faithfulness and stability."""
+    rows, (family,) = here.studied, plan.families
+    model = next(m for m in family.candidates if m.describe() == end.chosen[0])
+    folds = fold_models(end, rows, plan)
+    found = explain(model, model.fit(rows, seed=seed), rows, folds, seed)
     assert found is not None
     k = int(here.planted.sum()) // 2
     hits = [bool(here.planted[e.i, e.j]) for e in top_edges(found.importance, k)]
-    print(f"{name} explained: precision at {k} {np.mean(hits):.2f}", flush=True)
+    print(f"{family.name} explained: precision at {k} {np.mean(hits):.2f}", flush=True)
     return {"precision": float(np.mean(hits)), "k": k, **found.as_json()}
 
 
@@ -150,26 +161,22 @@ def used(name: str, *, confounded: bool, harmonise: bool) -> list[dict[str, Any]
 def measure(keep: Path, names: Sequence[str]) -> dict[str, Any]:
     """All figures; what an earlier run kept is not done again."""
     keep.mkdir(parents=True, exist_ok=True)
-    content: dict[str, Any] = {"effects": list(EFFECTS), "auc": {}, "explained": {}, "layers": {}}
-    for name in ("ceiling", *names):
-        for effect in EFFECTS:
-            for cohort in range(COHORTS):
-                file = keep / f"{name}-{effect}-{cohort}.json"
-                found = kept(file, lambda n=name, e=effect, c=cohort: evaluated(n, e, c))
-                content["auc"].setdefault(name, {}).setdefault(str(effect), []).append(found)
-    for name in (name for name in names if name in EXPLAINED):
-        content["explained"][name] = [
-            kept(keep / f"explained-{name}-{c}.json", lambda n=name, c=c: explained(n, c))
-            for c in range(COHORTS)
-        ]
-    settings = {"even": (False, False), "with the diagnosis": (True, False),
-                "with the diagnosis, harmonised": (True, True)}  # fmt: skip
-    for name in (name for name in ("multiplex", "linear") if name in (*names, "multiplex")):
-        for words, (confounded, harmonise) in settings.items():
+    content: dict[str, Any] = {"auc": {}, "layers": {}}
+    for words, (confounded, harmonise) in SETTINGS.items():
+        for name in ("multiplex", "linear"):
             content["layers"][f"{name}; sites {words}"] = kept(
                 keep / f"layers-{name}-{confounded}-{harmonise}.json",
-                lambda n=name, c=confounded, h=harmonise: used(n, confounded=c, harmonise=h),
+                partial(used, name, confounded=confounded, harmonise=harmonise),
             )
+    for effect in reversed(EFFECTS):
+        for name in ("ceiling", *names):
+            content["auc"].setdefault(name, {})[str(effect)] = [
+                kept(
+                    keep / f"{name}-{effect}-{cohort}.json",
+                    partial(evaluated, name, effect, cohort),
+                )
+                for cohort in range(COHORTS)
+            ]
     return content
 
 

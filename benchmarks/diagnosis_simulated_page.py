@@ -14,7 +14,7 @@ CEILING = "ceiling"
 BAR = 0.8
 
 ABOUT = """Written by `benchmarks/diagnosis_simulated.py`. Cohorts of 100 people and 24 regions by
-`microtome.graphs.simulate`: in patients the correlations among six regions are higher by the
+`microtome.graphs.simulate`: in patients the six correlations among four regions are higher by the
 effect, in the population; beside it people differ, and two scanners do, which see as many patients
 as controls. Five folds by person, three inner ones; the mean AUC in held-out people of two
 cohorts. **Ceiling**: the linear discriminant that 3,000 further people of the same simulator teach,
@@ -37,7 +37,7 @@ def write_page(content: Mapping[str, Any], *, write: bool) -> None:
     """Print the page; with ``write``, put it and its picture into the documentation."""
     lines = ["# Diagnosis where the truth is known", "", ABOUT, "", *_aucs(content["auc"]), ""]
     lines += ["![AUC against effect](../pictures/diagnosis_simulated.png)", ""]
-    lines += ["## Are explanations right?", "", EXPLAINED, "", *_explained(content["explained"])]
+    lines += ["## Are explanations right?", "", EXPLAINED, "", *_explained(content["auc"])]
     lines += ["", "## Is the layer used that carries the signal?", "", LAYERS, ""]
     lines += [*_layers(content["layers"]), "", measured_on("torch", "scikit-learn", "numpy")]
     print("\n".join(lines))
@@ -51,7 +51,7 @@ def _mean(found: Any) -> float:
 
 
 def _aucs(found: Mapping[str, Any]) -> list[str]:
-    effects = list(found[CEILING])
+    effects = sorted(found[CEILING], key=float)
     rows = [[name, *(f"{_mean(found[name][e]):.3f}" for e in effects)] for name in found]
     return table(["effect", *effects], rows)
 
@@ -60,7 +60,11 @@ def _explained(found: Mapping[str, Any]) -> list[str]:
     parts = ("precision", "deletion_gap", "insertion_gap", "rank_correlation_seeds",
              "rank_correlation_folds")  # fmt: skip
     rows, bars = [], []
-    for name, cohorts in found.items():
+    strongest = max(found[CEILING], key=float)
+    for name, by_effect in found.items():
+        cohorts = [one["explanation"] for one in by_effect[strongest] if "explanation" in one]
+        if not cohorts:
+            continue
         figures = [float(np.mean([one[part] for one in cohorts])) for part in parts]
         rows.append([name, *(f"{figure:.2f}" for figure in figures)])
         bars.append(verdict(f"{name}: precision", figures[0], BAR))
@@ -89,8 +93,8 @@ def _draw(found: Mapping[str, Any], path: Path) -> None:
     figure = Figure(figsize=(7.5, 4.2), layout="constrained", dpi=110)
     axis = figure.subplots()
     for number, (name, by_effect) in enumerate(found.items()):
-        effects = [float(e) for e in by_effect]
-        values = [_mean(cohorts) for cohorts in by_effect.values()]
+        effects = sorted(map(float, by_effect))
+        values = [_mean(by_effect[str(effect)]) for effect in effects]
         look: dict[str, Any] = {"color": colormaps["tab20"](number), "lw": 1.1, "marker": "."}
         if name == CEILING:
             look = {"color": "black", "lw": 2, "ls": "--"}
