@@ -32,6 +32,9 @@ none is sent home that has been idle for less than a minute."""
 _LOOPBACK = "127.0.0.1:0"
 """Where dashboards are heard: any free port, from the same machine only."""
 
+_NAME = "microtome"
+"""Of the coordinator's job, in the batch system's own lists; workers' have it with a suffix."""
+
 _COORDINATOR = {"cores": 1, "processes": 1, "memory": "2GB"}
 
 
@@ -128,6 +131,7 @@ def _cluster(system: BatchSystem, profile: JobProfile, *, worker_jobs: int) -> I
             memory=profile.memory,
             walltime=profile.walltime,
             queue=profile.queue,
+            job_name=f"{_NAME}-worker",
             interface=profile.interface,
             protocol="tls://" if profile.tls else "tcp://",
             security=make_credentials(Path(folder)) if profile.tls else None,
@@ -164,7 +168,8 @@ def submit_coordinator(
     kind = getattr(dask_jobqueue, _CLASSES[system])
     job = kind.job_cls(
         scheduler="none",
-        name="microtome",
+        name=_NAME,
+        job_name=_NAME,
         walltime=profile.walltime,
         queue=profile.queue,
         job_extra_directives=list(profile.directives),

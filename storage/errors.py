@@ -264,6 +264,12 @@ class NoCluster(MicrotomeError):
     reason = "no_cluster"
 
 
+class NoStore(MicrotomeError):
+    """An object store does not answer, lets nobody in, or gives what it does not say it holds."""
+
+    reason = "no_store"
+
+
 class TookTooLong(MicrotomeError):
     """An item was not done in the time that it was given: a mount that hangs, a slide too large."""
 

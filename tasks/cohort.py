@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..storage.errors import CohortError, LabelError, LeakError, MissingFile
+from ..storage.objects import url_of
 from .evaluation import some
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class Case:
     patient
         Whom it is of. Slides of one patient are never on both sides of a split.
     path
-        The slide, absolute or as resolved against the table's folder; None where not given.
+        The slide, absolute or as resolved against the table's folder, or an URL; None where not
+        given.
     site, label
         Where it is from and what is to be learnt; None where not given.
     mpp
@@ -223,7 +225,7 @@ def cohort_from_table(
         Case(
             id=check.identity(i, row["id"]),
             patient=check.filled(i, "patient", row["patient"]),
-            path=base / check.filled(i, "path", row["path"]) if "path" in table else None,
+            path=_placed(base, check.filled(i, "path", row["path"])) if "path" in table else None,
             site=row["site"] or None,
             label=row["label"] or None,
             mpp=check.resolution(i, row["mpp"]),
@@ -295,6 +297,11 @@ class _Check:
                     where=self.source,
                     remedy="Spell a class in one way",
                 )
+
+
+def _placed(base: Path, text: str) -> Path:
+    """Where a slide lies: below the table's folder, or where its URL says."""
+    return base / text if url_of(text) is None else Path(text)
 
 
 def _text(value: Any) -> str:

@@ -265,6 +265,8 @@ def encode_slide(
                 scratch=out,
                 view=view,
             )
+            if item.origin is not None:
+                bag = replace(bag, source=item.origin)
             write_bag(path, bag, key=key, overwrite=overwrite, half=options.half)
     return _encoded(plain)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 
 from ..engine.ingest import scan_identity
 from ..engine.schedule import Skipped
+from ..engine.staging import unless_known
+from ..engine.stain import VERSION as STAIN_VERSION
+from ..engine.tissue import KIND as MASK
+from ..engine.tissue import VERSION as TISSUE_VERSION
 from ..engine.volumes import Modality, Volume, is_scan, open_volume, to_suv
 from ..engine.volumes.blocks import (
     BlockGrid,
@@ -31,13 +35,21 @@ from ..engine.volumes.windows import (
 from ..storage.bags import KIND, SUFFIX, Bag, ScanPlaces, write_bag
 from ..storage.commit import is_done, product_key, read_commit, require_commit
 from ..storage.errors import BadModel, InputError, NoTissue, NoUptake
+from ..storage.objects import url_of
 from ..storage.scans import KIND as STORED
 from .encode import Encoded, EncodeOptions, encode_slide
+from .encode_options import PIPELINE_VERSION as SLIDES_VERSION
 from .scan_options import DEFAULT, UM_PER_MM, BlockEncoder, ScanOptions
 from .slide_list import SlideItem
+from .tile_views import VERSION as VIEW_VERSION
+from .tile_views import view_folder
 
 PIPELINE_VERSION = 2
 """Goes up with every change that alters the samples, the windows or the blocks of a scan's bag."""
+
+
+_NO_MATTER = ("device", "masks", "readers")
+"""Options on which no bit of a bag depends, or that stand for something else that does."""
 
 
 def load_early(items: Sequence[SlideItem], slides: EncodeOptions, scans: ScanOptions) -> None:
@@ -67,11 +79,49 @@ def encode_item(
 ) -> Encoded | Skipped[Encoded]:
     """Encode a slide or a scan, whichever the file's content says it is.
 
+    One that lies in an object store is fetched first, unless its bag is known to be of it.
+
     Raises
     ------
     MicrotomeError
-        As :func:`~microtome.tasks.encode.encode_slide` and :func:`encode_scan`.
+        As :func:`~microtome.tasks.encode.encode_slide` and :func:`encode_scan`, and of
+        :mod:`~microtome.engine.staging`.
     """
+    bag = out / f"{item.id}{SUFFIX}"
+
+    def work(path: Path) -> Encoded | Skipped[Encoded]:
+        here = SlideItem.fetched(item, path)
+        return _encode_here(here, out=out, slides=slides, scans=scans, overwrite=overwrite)
+
+    request = "" if url_of(item.path) is None else _request(item, slides, scans)
+    return unless_known(item.path, bag, request, known=lambda: _known(bag, slides.views), work=work)
+
+
+def _request(item: SlideItem, slides: EncodeOptions, scans: ScanOptions) -> str:
+    """Key over all that decides a bag, besides the slide or scan itself."""
+    own = {name: str(value) for name, value in asdict(slides).items() if name not in _NO_MATTER}
+    mask = slides.mask_path(item.id)
+    return product_key(
+        versions=[SLIDES_VERSION, PIPELINE_VERSION, TISSUE_VERSION, STAIN_VERSION, VIEW_VERSION],
+        slides=own,
+        scans={name: str(value) for name, value in asdict(scans).items()},
+        mask=None if mask is None else require_commit(mask, MASK).key,
+        mpp=item.mpp,
+    )
+
+
+def _known(bag: Path, views: int) -> Encoded | None:
+    of_views = (view_folder(bag.parent, view) / bag.name for view in range(1, views + 1))
+    if any(read_commit(path) is None for path in of_views):
+        return None
+    about = require_commit(bag, KIND).about
+    lost = about.get("corrupt_tiles", 0)
+    return Encoded(bag, about["instances"], about["features"], lost)
+
+
+def _encode_here(
+    item: SlideItem, *, out: Path, slides: EncodeOptions, scans: ScanOptions, overwrite: bool
+) -> Encoded | Skipped[Encoded]:
     if _is_scan(item):
         if slides.views:
             raise InputError(
@@ -142,6 +192,8 @@ def encode_scan(
         for blocks in cut_blocks(seen.lattice, seen.grid)
     )
     bag = _bag(id_, volume, seen, encoder, np.concatenate(list(batches)))
+    if item.origin is not None:
+        bag = replace(bag, source=item.origin)
     write_bag(path, bag, key=key, overwrite=overwrite, half=options.half)
     return Encoded(path, len(bag), encoder.dim, what=what)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -301,19 +301,22 @@ def draw_heatmap(
     return replace(made, notes=(missing, *made.notes) if missing else made.notes)
 
 
-def open_source(prediction: SlidePrediction) -> Slide:
-    """Open the slide where it was encoded.
+@contextmanager
+def open_source(prediction: SlidePrediction) -> Iterator[Slide]:
+    """Open the slide where it was encoded; fetched first, where that is in an object store.
 
     Raises
     ------
     InputError
-        It is not there, or cannot be read.
+        It is not said, not there any more, or cannot be read.
     """
     from ..engine.slides import open_slide
+    from ..engine.staging import at_hand
 
     if not prediction.source:
         raise MissingFile("the bag does not say which file it was made from")
-    return open_slide(prediction.source)
+    with at_hand(Path(prediction.source)) as path, open_slide(path) as slide:
+        yield slide
 
 
 def _refuse_other(path: Path, prediction: SlidePrediction) -> None:

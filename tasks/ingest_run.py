@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from ..engine.ingest import Ingested, Progress, ingest_slide, ingest_volume
 from ..engine.profiles import Profile
 from ..engine.schedule import Pool, Skipped
 from ..engine.slides import Mpp
+from ..engine.staging import unless_known
 from ..engine.verify import (
     Verified,
     repair_slide,
@@ -22,8 +24,11 @@ from ..engine.verify import (
 )
 from ..engine.volumes import is_scan, list_series
 from ..storage.codecs import ChunkCodec
+from ..storage.commit import product_key, read_commit
 from ..storage.errors import MicrotomeError, NoJpegTiles
+from ..storage.objects import url_of
 from ..storage.stored_slides import KIND as SLIDE
+from ..storage.stored_slides import SUFFIX
 from ..storage.virtual import KIND as VIEW
 from .slide_list import SlideItem
 
@@ -116,6 +121,8 @@ def ingest_item(
 ) -> Ingested | Skipped[Ingested]:
     """Ingest one item to ``<out>/<id>.ome.zarr``, and verify it where that is asked for.
 
+    One that lies in an object store is fetched first, unless its image is known to be of it.
+
     Raises
     ------
     BadProduct
@@ -125,6 +132,52 @@ def ingest_item(
     MicrotomeError
         As :func:`~microtome.engine.ingest.ingest_slide` and ``ingest_volume``.
     """
+    # As :func:`~microtome.engine.ingest.ingest_volume` names it.
+    image = out / f"{item.id.removesuffix('.nii')}{SUFFIX}"
+
+    def work(path: Path) -> Ingested | Skipped[Ingested]:
+        here = replace(item, path=path)
+        return _ingest_here(here, out=out, options=options, pool=pool, on_progress=on_progress)
+
+    request = "" if url_of(item.path) is None else _request(item, options)
+    return unless_known(item.path, image, request, known=lambda: _known(image), work=work)
+
+
+def _request(item: IngestItem, options: IngestOptions) -> str:
+    """Key over all that decides an image, besides the slide or scan itself."""
+    if options.profile == "virtual":
+        raise NoJpegTiles(
+            "a view needs its slide to stay where it is, and this one is fetched",
+            where=item.path,
+            remedy="Ingest it without --profile virtual",
+        )
+    codec = None if options.codec is None else options.codec.metadata()
+    return product_key(
+        profile=options.profile,
+        resample=options.resample,
+        codec=codec,
+        extras=options.extras.key(),
+        series=item.series,
+        mpp=item.mpp,
+    )
+
+
+def _known(image: Path) -> Ingested | None:
+    record = read_commit(image)
+    if record is None:
+        return None
+    size = record.about.get("size_px") or record.about["shape"]
+    return Ingested(image, record.kind, math.prod(size))
+
+
+def _ingest_here(
+    item: IngestItem,
+    *,
+    out: Path,
+    options: IngestOptions,
+    pool: Pool | None,
+    on_progress: Progress | None,
+) -> Ingested | Skipped[Ingested]:
     if item.path.exists() and is_scan(item.path):
         if options.profile == "virtual":
             raise NoJpegTiles(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import glob
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..engine.slides import Mpp
 from ..storage.errors import CohortError, MissingFile
+from ..storage.objects import url_of
 from .cohort import read_cohort
 
 _TABLES = (".csv", ".tsv", ".parquet")
@@ -25,17 +26,25 @@ class SlideItem:
     id
         Names what is made of it.
     path
-        The slide file.
+        The slide file; or, of one in an object store, its URL.
     mpp
         Micrometres per level-0 pixel, where the file states none or a wrong one.
     patient
         Whom it is of, where a table says it.
+    origin
+        Of a file that was fetched to be worked on: where the slide lies for good.
     """
 
     id: str
     path: Path
     mpp: Mpp | None = None
     patient: str | None = None
+    origin: str | None = None
+
+    @classmethod
+    def fetched(cls, item: SlideItem, path: Path) -> SlideItem:
+        """The item as it is at hand, at a path of this machine."""
+        return item if path == item.path else replace(item, path=path, origin=url_of(item.path))
 
     @property
     def group(self) -> str:
@@ -50,8 +59,8 @@ def list_slides(inputs: Sequence[str], *, mpp: Mpp | None = None) -> list[SlideI
     ----------
     inputs
         Slide files; folders of one DICOM slide each; patterns such as ``slides/*.svs``, sorted;
-        cohort tables (:func:`~microtome.tasks.cohort.read_cohort`). A file's id is its name
-        without the suffix.
+        URLs such as ``s3://bucket/a.svs``; cohort tables
+        (:func:`~microtome.tasks.cohort.read_cohort`). A file's id is its name without the suffix.
     mpp
         Micrometres per level-0 pixel of all slides for which no table says it.
 

@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 
 from ...storage import ngff
-from ...storage.commit import file_identity, is_done, new_product, product_key, require_commit
+from ...storage.commit import (
+    file_identity,
+    is_done,
+    new_product,
+    product_key,
+    read_commit,
+    require_commit,
+)
 from ...storage.errors import BadGeometry, BadProduct
 from ...storage.files import writable, write_bytes, write_text
 from ...storage.ngff04 import is_container
@@ -21,6 +28,7 @@ from ..schedule import Skipped
 from ..slides import Mpp, open_slide
 from ..slides.base import Slide
 from ..slides.stored_reader import is_ours as is_stored_slide
+from ..staging import unless_known
 from .detect import DEFAULT_MPP, VERSION, find_tissue
 from .exchange import require_replaceable, write_tissue_annotations
 from .label_zarr import label_metadata, label_pyramid, write_label
@@ -245,7 +253,8 @@ def make_tissue(
 
     That is a picture, ``<path>.png``, and annotations for QuPath,
     ``<path without .zarr>.geojson``. Nothing is done where the mask is there already, made from
-    the same pixels.
+    the same pixels. A slide that lies in an object store is fetched first, unless the mask is known
+    to be of it.
 
     Parameters
     ----------
@@ -264,17 +273,39 @@ def make_tissue(
     NoResolution, NoTissue, UnreadableFile, MissingFile
         The slide has no mask.
     """
-    with open_slide(slide_path, mpp=slide_mpp) as slide:
-        key = tissue_key(slide, mpp=mpp, method=method, artefacts=artefacts)
-        made = kept_tissue(path, key=key, into=into, overwrite=overwrite)
-        if made is not None:
-            return made
-        require_replaceable(annotations_path(path))
-        mask = find_tissue(slide, mpp=mpp, method=method, artefacts=artefacts)
-        picture = tissue_picture(slide, mask)
-        # The product comes last: where it is, what people look at is too.
-        write_tissue_annotations(mask, slide.info, annotations_path(path))
-    return keep_tissue(mask, picture, path, key=key, into=into, overwrite=overwrite)
+    request = product_key(
+        version=VERSION,
+        method=method_key(method),
+        slide_mpp=slide_mpp,
+        mpp=mpp,
+        artefacts=artefacts,
+        into=into is not None,
+    )
+
+    def known() -> TissueMade | None:
+        is_labelled = into is None or read_commit(slide_label_path(into)) is not None
+        return _made(path) if is_labelled and annotations_path(path).is_file() else None
+
+    def work(local: Path) -> TissueMade | Skipped[TissueMade]:
+        with open_slide(local, mpp=slide_mpp) as slide:
+            key = tissue_key(slide, mpp=mpp, method=method, artefacts=artefacts)
+            made = kept_tissue(path, key=key, into=into, overwrite=overwrite)
+            if made is not None:
+                return made
+            require_replaceable(annotations_path(path))
+            mask = find_tissue(slide, mpp=mpp, method=method, artefacts=artefacts)
+            picture = tissue_picture(slide, mask)
+            # The product comes last: where it is, what people look at is too.
+            write_tissue_annotations(mask, slide.info, annotations_path(path))
+        return keep_tissue(mask, picture, path, key=key, into=into, overwrite=overwrite)
+
+    return unless_known(slide_path, path, request, known=known, work=work)
+
+
+def _made(path: Path) -> TissueMade:
+    """What is to be told of the mask that is there."""
+    about = require_commit(path, KIND).about
+    return TissueMade(path, about["fraction"], about["area_mm2"], about.get("warning", ""))
 
 
 def annotations_path(path: Path) -> Path:
@@ -292,10 +323,10 @@ def kept_tissue(
         labelled = is_done(slide_label_path(into), kind=KIND, key=key, overwrite=overwrite)
     if not is_done(path, kind=KIND, key=key, overwrite=overwrite):
         return None
-    about = require_commit(path, KIND).about
-    made = TissueMade(path, about["fraction"], about["area_mm2"], about.get("warning", ""))
+    made = _made(path)
     if into is None or labelled:
         return Skipped(made)
+    about = require_commit(path, KIND).about
     write_slide_label(into, read_tissue(path), key=key, about=about, overwrite=overwrite)
     return made
 

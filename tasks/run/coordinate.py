@@ -23,8 +23,9 @@ from .history import (
     write_quarantine,
 )
 from .plan import Plan
+from .publishing import check_publish, run_and_publish
 from .slides import check_ingest
-from .stages import Stage, run_task, stages_of
+from .stages import Stage, stages_of
 from .study import label_cohort
 from .task import Made, Task, step_name
 
@@ -124,6 +125,7 @@ def check_plan(plan: Plan) -> list[Stage]:
     stages = stages_of(plan)
     if plan.ingest is not None:
         check_ingest(plan.ingest)
+    check_publish(plan)
     if plan.mil.train is not None:
         label_cohort(plan.cohort, plan.mil.train)
     build, diagnose = plan.connectome.build, plan.connectome.diagnose
@@ -248,8 +250,8 @@ def _work(task: Task, *, timeout_s: float | None) -> Made | Skipped[Made]:
             remedy=f"See {log}; microtome run retry tries it again",
         )
     if timeout_s is None:
-        return run_task(task)
-    return apart(run_task, task, timeout_s=timeout_s, where=task.name)
+        return run_and_publish(task)
+    return apart(run_and_publish, task, timeout_s=timeout_s, where=task.name)
 
 
 class _Run:

@@ -47,10 +47,13 @@ class RunPart(Part):
         A step that takes longer is killed; each then runs in a process of its own.
     grace_s
         When told to stop: how long what is in flight may take to finish.
+    publish
+        URL in an object store, to which each product is published as it is done.
     """
 
     timeout_s: float | None = Field(default=None, gt=0)
     grace_s: float = Field(default=20, ge=0)
+    publish: str | None = None
 
 
 class ClusterPart(Part):
