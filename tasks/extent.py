@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from ..engine.tissue import SUFFIX as TISSUE_SUFFIX
 from ..engine.tissue import TissueMask, read_tissue, require_fit
 from ..engine.tissue.store import slide_label_path
+from ..storage.errors import BadGeometry
 from ..storage.predictions import SlidePrediction
-from .rasters import on_own_grid, rasterise
+from .rasters import Dense, on_own_grid
 
 THRESHOLD = 0.5
 """A tile's score that says nothing, where there are two classes; above it speaks for the class."""
@@ -75,18 +76,26 @@ def measure_extent(
         Of the same slide.
     threshold
         0 … 1.
+
+    Raises
+    ------
+    BadGeometry
+        There are no tiles.
     """
     from scipy import ndimage
 
+    if not len(prediction):
+        raise BadGeometry("the prediction has no tiles", where=prediction.id)
+
+    dense = on_own_grid(prediction, prediction.score)
+    # On the tiles' own grid: in a finer one the rounding of corners leaves seams between tiles.
+    numbers, count = ndimage.label(dense.values >= threshold)
     if mask is None:
-        dense = on_own_grid(prediction, prediction.score)
-        scores, pixel_px = dense.values, dense.pixel_px
-        tissue = np.isfinite(scores)
+        tissue, pixel_px = np.isfinite(dense.values), dense.pixel_px
     else:
-        scores = rasterise(prediction, prediction.score, mask.downsample, _shape(mask))
         tissue, pixel_px = mask.tissue, mask.downsample
+        numbers = _at_pixels_of(mask, numbers, dense)
     pixel_mm2 = _pixel_mm2(prediction, pixel_px)
-    numbers, count = ndimage.label(scores >= threshold)
     areas = np.bincount(numbers[tissue], minlength=count + 1)[1:] * pixel_mm2
     return Extent(
         "tiles" if mask is None else "mask",
@@ -153,5 +162,16 @@ def _pixel_mm2(prediction: SlidePrediction, pixel_px: tuple[float, float]) -> fl
     return math.prod(pixel_px) * math.prod(prediction.slide_mpp) / 1e6
 
 
-def _shape(mask: TissueMask) -> tuple[int, int]:
-    return mask.labels.shape[0], mask.labels.shape[1]
+def _at_pixels_of(mask: TissueMask, numbers: NDArray[np.int32], dense: Dense) -> NDArray[np.int32]:
+    """What lies under the centre of each pixel of a mask; 0 beyond the tiles: int32 [h, w]."""
+    places = [
+        np.floor(((np.arange(n) + 0.5) * down - origin) / pixel).astype(np.intp)
+        for n, down, origin, pixel in zip(
+            mask.labels.shape, mask.downsample, dense.origin_px, dense.pixel_px, strict=True
+        )
+    ]
+    inside = [(p >= 0) & (p < n) for p, n in zip(places, numbers.shape, strict=True)]
+    found = np.zeros(mask.labels.shape, np.int32)
+    within = np.ix_(*inside)
+    found[within] = numbers[np.ix_(*(p[i] for p, i in zip(places, inside, strict=True)))]
+    return found

@@ -22,11 +22,11 @@ PX_MM2 = MPP[0] * MPP[1] / 1e6
 
 
 def prediction_of(coords: np.ndarray, score: np.ndarray, **facts) -> SlidePrediction:
-    known = {"source": "", "slide_px": SIDE}
+    known = {"source": "", "slide_px": SIDE, "footprint_px": (TILE, TILE)}
     return SlidePrediction(
         id="s", probability=0.5, classes=("a", "b"), probabilities=np.array([0.5, 0.5], np.float32),
         target="b", label=None, fold=None, coords_px=coords.astype(np.int64),
-        footprint_px=(TILE, TILE), bounds_px=None, slide_mpp=MPP, score=score.astype(np.float32),
+        bounds_px=None, slide_mpp=MPP, score=score.astype(np.float32),
         attention=np.full(len(coords), 1 / len(coords), np.float32), encoder="e@1", model="m",
         **{**known, **facts},
     )  # fmt: skip
@@ -98,6 +98,19 @@ def test_where_tiles_overlap_their_mean_counts_once():
     found = measure_extent(prediction_of(coords, score), threshold=0.6)
     assert found.positive_mm2 == pytest.approx((mean >= 0.6).sum() * PX_MM2)
     assert found.tissue_mm2 == pytest.approx(SIDE[0] * SIDE[1] * PX_MM2)
+
+
+def test_tiles_whose_corners_were_rounded_leave_no_seam_between_them():
+    """281.63 px at 281 or 282 px from one another, as tiles of one scanner at another's mpp."""
+    side = 281.62816281628164
+    corners = np.rint(np.arange(9) * side).astype(int)
+    coords = np.stack(np.meshgrid(corners, corners, indexing="ij"), axis=-1).reshape(-1, 2)
+    extent = (round(9 * side), round(9 * side))
+    tiles = prediction_of(coords, np.ones(81), footprint_px=(side, side), slide_px=extent)
+    mask = TissueMask(np.ones((extent[0] // 3, extent[1] // 3), np.uint8), (3, 3), (12, 7.5))
+    for found in (measure_extent(tiles), measure_extent(tiles, mask)):
+        assert len(found.regions_mm2) == 1
+        assert found.share == pytest.approx(1, abs=1e-3)
 
 
 def test_a_report_says_what_tissue_was_measured_by():
