@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..storage.commit import writable, write_text
-from ..storage.errors import CohortError, LeakError, MissingFile
+from ..storage.errors import CohortError, LabelError, LeakError, MissingFile
 from .cohort import Cohort
 from .evaluation import Fold, balanced_folds, grouped_folds, some
 
@@ -160,12 +160,18 @@ def nested(
     Raises
     ------
     LabelError
-        Too few patients of a class for so many inner folds.
+        Too few patients of a class for so many inner folds, or for so few.
     """
     inner = []
     for fold in splits.rows(cohort):
         patients, ids = cohort.patients[fold.train], np.array(cohort.ids)[fold.train]
-        parts = target.take(fold.train).folds(patients, n_inner, seed=seed)
+        truth = target.take(fold.train)
+        parts = truth.folds(patients, n_inner, seed=seed)
+        if any(truth.take(part.train).scarcest(patients[part.train]) < 2 for part in parts):
+            raise LabelError(
+                "an inner fold leaves fewer than two patients of a class, label or event to learn",
+                remedy="Use more --inner-folds or fewer --folds, or more patients",
+            )
         inner.append(tuple(tuple(sorted(ids[part.test].tolist())) for part in parts))
     return replace(splits, inner=tuple(inner))
 

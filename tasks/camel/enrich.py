@@ -225,11 +225,8 @@ def _refined(found: Enriched, parts: Lattice, settings: EnrichSettings, stages: 
 
     n, grid, side = len(found.labels), settings.grid, settings.grid * settings.refine
     inside = children(grid, side)
-    whole = Lattice(
-        parts.values[:, inside].reshape(n * grid**2, settings.refine**2, *parts.values.shape[2:]),
-        found.labels.ravel() == 1,
-        np.repeat(parts.groups, grid**2),
-    )
+    images = np.repeat(np.arange(n), grid**2)
+    whole = parts.parts(images, np.tile(inside, (n, 1)), found.labels.ravel() == 1)
     # As many instances a step as there are in a step of images.
     finer = replace(settings, batch_images=settings.batch_images * grid**2)
     given = refined(whole, finer, stages)

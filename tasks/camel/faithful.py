@@ -72,9 +72,7 @@ def cascade(
             return _nothing()
         inside = children(_grid(coarse), _grid(fine))
         places = inside[found.places]
-        part = Lattice(
-            fine.values[found.images[:, None], places], found.labels, fine.groups[found.images]
-        )
+        part = fine.parts(found.images, places, found.labels)
         deeper = combined_mil(part, settings, stages, name=f"{name}-{number}").selection
         found = Selection(
             found.images[deeper.images], places[deeper.images, deeper.places], deeper.labels

@@ -83,11 +83,12 @@ def fit_targets(
 
 def logits_of(network: nn.Module, lattice: Lattice, settings: EnrichSettings) -> Floats:
     """float32 [n, m]: what a classifier says of every instance."""
-    flat, said = _flat(lattice.values), []
+    total, said = len(lattice) * lattice.count, []
     network.eval().to(settings.device)
     with torch.no_grad(), _arithmetic(settings):
-        for start in range(0, len(flat), _INSTANCES_ASKED):
-            batch = _tensor(flat[start : start + _INSTANCES_ASKED], settings)
+        for start in range(0, total, _INSTANCES_ASKED):
+            numbers = np.arange(start, min(total, start + _INSTANCES_ASKED))
+            batch = _tensor(lattice.some(numbers), settings)
             said.append(network(batch).float().cpu().numpy())
     return np.concatenate(said).reshape(len(lattice), lattice.count)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,49 @@ FEATURES = "features"
 
 
 @dataclass(frozen=True)
+class Cuts:
+    """Pixels of instances, cut from their images where they are asked for.
+
+    Indexed like uint8 [n, m, px, px, 3]. The images themselves may be mapped from disk; however
+    often and however finely they are cut, only what is asked for is copied.
+
+    Attributes
+    ----------
+    pixels
+        uint8 [i, side, side, 3]: images.
+    grid
+        Instances along their side.
+    where
+        int64 [n, m]: which instance of the images, counted image by image, row by row.
+    """
+
+    pixels: Pixels
+    grid: int
+    where: NDArray[np.int64]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As of the array."""
+        px = self.pixels.shape[1] // self.grid
+        return (*self.where.shape, px, px, 3)
+
+    def __len__(self) -> int:
+        return len(self.where)
+
+    def __getitem__(self, key: Any) -> Pixels:
+        image, place = np.divmod(self.where[key], self.grid**2)
+        cut: Pixels = instances(self.pixels, self.grid)[image, *np.divmod(place, self.grid)]
+        return cut
+
+
+@dataclass(frozen=True)
 class Lattice:
     """The instances of some images.
 
     Attributes
     ----------
     values
-        float32 [n, m, d] features, or uint8 [n, m, px, px, 3] pixels; m instances an image, row by
+        float32 [n, m, d] features, or pixels uint8 [n, m, px, px, 3]; m instances an image, row by
         row.
     labels
         bool [n], of the images.
@@ -28,7 +64,7 @@ class Lattice:
         [n]: slide or patient.
     """
 
-    values: NDArray[Any]
+    values: NDArray[Any] | Cuts
     labels: NDArray[np.bool_]
     groups: NDArray[np.str_]
 
@@ -42,7 +78,24 @@ class Lattice:
 
     def subset(self, rows: NDArray[np.int64]) -> Lattice:
         """Some of the images."""
-        return Lattice(self.values[rows], self.labels[rows], self.groups[rows])
+        return Lattice(self._taken(rows), self.labels[rows], self.groups[rows])
+
+    def parts(
+        self, images: NDArray[np.int64], places: NDArray[np.int64], labels: NDArray[np.bool_]
+    ) -> Lattice:
+        """A lattice of some instances: of image ``images[k]`` those at ``places[k]`` [k, p]."""
+        values = self._taken((images[:, None], places))
+        return Lattice(values, labels, self.groups[images])
+
+    def some(self, numbers: NDArray[np.int64]) -> NDArray[Any]:
+        """Values [b, ...] of instances, counted image by image."""
+        return self.values[np.divmod(numbers, self.count)]
+
+    def _taken(self, key: Any) -> NDArray[Any] | Cuts:
+        if isinstance(self.values, Cuts):
+            return replace(self.values, where=self.values.where[key])
+        taken: NDArray[Any] = self.values[key]
+        return taken
 
 
 def describe(images: ImageSet, grid: int, *, backbone: str, mpp: float) -> Lattice:
@@ -55,7 +108,12 @@ def describe(images: ImageSet, grid: int, *, backbone: str, mpp: float) -> Latti
     BadGeometry
         Images that do not part into the lattice.
     """
-    values = _features(images, grid, mpp) if backbone == FEATURES else _tiles(images.pixels, grid)
+    values: NDArray[Any] | Cuts
+    if backbone == FEATURES:
+        values = _features(images, grid, mpp)
+    else:
+        instances(images.pixels[:1], grid)
+        values = Cuts(images.pixels, grid, np.arange(len(images) * grid**2).reshape(-1, grid**2))
     return Lattice(values, images.labels, np.array(images.groups))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, relu
 
 from ...storage.errors import BadModel
-from .lattice import FEATURES
+from .lattice import FEATURES, Cuts
 
 _WIDTH = 64
 _DROPOUT = 0.2
@@ -119,7 +119,7 @@ class SmallResNet(nn.Module):
         return torch.as_tensor(self.blocks(relu(self.stem(x))).mean((2, 3)))
 
 
-def new_network(backbone: str, values: NDArray[Any]) -> nn.Module:
+def new_network(backbone: str, values: NDArray[Any] | Cuts) -> nn.Module:
     """An untrained classifier for instances [..., d] or [..., px, px, 3].
 
     Weights follow torch's random state; those of timm models are what their names say.
@@ -130,6 +130,7 @@ def new_network(backbone: str, values: NDArray[Any]) -> nn.Module:
         No such backbone.
     """
     if backbone == FEATURES:
+        assert isinstance(values, np.ndarray)
         network = FeatureNetwork(values.shape[-1])
         network.standardise(values)
         return network

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..freed_memory import give_back
 from .heads import Kind, held, losses_of, said_of
 
 Values = NDArray[np.float32]
@@ -128,9 +129,17 @@ class BagModel(nn.Module, ABC):
         """
         pieces = torch.split(features, PIECE)
         small = features.numel() * features.element_size() <= KEPT
-        if small or len(pieces) == 1 or not torch.is_grad_enabled():
+        if small or len(pieces) == 1:
             return joined([self._embedded(piece) for piece in pieces])
-        return joined([checkpoint(self._embedded, p, use_reentrant=False) for p in pieces])
+        found = []
+        for piece in pieces:
+            if torch.is_grad_enabled():
+                found.append(checkpoint(self._embedded, piece, use_reentrant=False))
+            else:
+                found.append(self._embedded(piece))
+            # What is kept of a piece parts what was freed of it into holes that nothing else fits.
+            give_back()
+        return joined(found)
 
     def _embedded(self, features: Tensor) -> Tensor:
         # Standardising is bound by memory: from there it would take longer than embedding.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from microtome.storage.errors import CohortError, InputError, LeakError, MicrotomeError
+from microtome.storage.errors import CohortError, InputError, LabelError, LeakError, MicrotomeError
 from microtome.tasks.calibration import by_isotonic, by_temperature, operating_point
 from microtome.tasks.cohort import Case, Cohort
 from microtome.tasks.evaluation import Fold, grouped_folds
@@ -210,3 +210,11 @@ def test_a_way_is_said_as_it_is_read() -> None:
     for wrong in ("none", "max,sped=3", "max,epochs=many", "max,seed=2", "max,device=cuda"):
         with pytest.raises(InputError, match="--candidate"):
             read_candidate(wrong, TrainOptions())
+
+
+def test_inner_folds_that_leave_too_little_to_learn_are_refused_before_anything_is_learnt() -> None:
+    """Three patients of a class: of two inner folds one leaves a single one of them."""
+    cohort = Cohort(tuple(Case(f"s{i}", f"p{i}", label="ab"[i % 2]) for i in range(9)))
+    target = read_target(cohort, "classes")
+    with pytest.raises(LabelError, match="fewer than two patients"):
+        nested(make_splits(cohort, 2), cohort, 2, target=target)
