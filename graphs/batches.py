@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import leaky_relu
+from torch.nn.functional import leaky_relu, leaky_relu_
 
 from .dgl_backend import import_dgl
 
@@ -86,7 +86,19 @@ class DenseGraphs:
         return self.adjacency.transpose(1, 2) @ h
 
     def neighbour_mean(self, h: Tensor) -> Tensor:
-        return self.neighbour_sum(h) / (self.adjacency != 0).sum(1).clamp(min=1)[..., None]
+        return self.neighbour_sum(h) / self._neighbours
+
+    @cached_property
+    def _neighbours(self) -> Tensor:
+        return (self.adjacency != 0).sum(1).clamp(min=1)[..., None]
+
+    @cached_property
+    def _edges(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each edge: where from and where to among all nodes, and its place in the matrices."""
+        regions = self.adjacency.shape[-1]
+        place = torch.nonzero(self.adjacency.detach().flatten()).squeeze(1)
+        origin = place // regions
+        return origin, origin // regions * regions + place % regions, place
 
     def convolve(self, h: Tensor) -> Tensor:
         weights, self_loop = self._normalised
@@ -99,14 +111,15 @@ class DenseGraphs:
         return scaled.transpose(1, 2) @ h
 
     def attend(self, source: Tensor, target: Tensor, edge: Tensor, vector: Tensor) -> Tensor:
-        b, i, j = torch.nonzero(self.adjacency, as_tuple=True)
-        ahead, (regions, *shape) = source[b, i], source.shape[1:]
-        pairs = ahead + target[b, j] + self.adjacency[b, i, j][:, None, None] * edge
-        scores = (leaky_relu(pairs, SLOPE) * vector).sum(-1)
-        to = b * regions + j
-        shares = softmax_by(to, scores, len(source) * regions)
-        gathered = ahead.new_zeros(len(source) * regions, *shape)
-        return gathered.index_add(0, to, shares[..., None] * ahead).reshape(source.shape)
+        (b, r, heads, _), (origin, to, place) = source.shape, self._edges
+        ahead = source.reshape(b * r, -1).index_select(0, origin)
+        pairs = target.reshape(b * r, -1).index_select(0, to).add_(ahead)
+        weights = self.adjacency.flatten().index_select(0, place)
+        shares = softmax_by(to, edge_scores(pairs, weights, edge, vector), b * r)
+        # As matrices again: one product sums over neighbours, and nothing is as long as the edges.
+        spread = shares.new_zeros(heads, b * r * r).index_copy(1, place, shares.T)
+        gathered = spread.reshape(heads, b, r, r).transpose(2, 3) @ source.permute(2, 0, 1, 3)
+        return gathered.permute(1, 2, 0, 3)
 
     def readout(self, h: Tensor, how: Readout) -> Tensor:
         match how:
@@ -214,6 +227,24 @@ def inverse_root(strength: Tensor) -> Tensor:
     there = strength > 0
     roots: Tensor = torch.where(there, strength, 1).rsqrt() * there
     return roots
+
+
+def edge_scores(pairs: Tensor, weights: Tensor, edge: Tensor, vector: Tensor) -> Tensor:
+    """Scores [e, k] before the softmax, see :meth:`Graphs.attend`.
+
+    Parameters
+    ----------
+    pairs
+        Sums s + t of the two ends, [e, k · f]; used up. As long as the edges and as wide as the
+        features, one such array is dear, and two are twice as dear.
+    weights
+        [e].
+    edge, vector
+        [k, f].
+    """
+    seen = leaky_relu_(pairs.addmm_(weights[:, None], edge.reshape(1, -1)), SLOPE)
+    blocks: Tensor = torch.block_diag(*vector[..., None])  # type: ignore[no-untyped-call]
+    return seen @ blocks
 
 
 def softmax_by(to: Tensor, scores: Tensor, n: int) -> Tensor:

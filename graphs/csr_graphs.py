@@ -20,13 +20,15 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import block_diag, csr_array, eye_array
 from torch import Tensor
-from torch.nn.functional import leaky_relu
 from torch.utils.checkpoint import checkpoint
 
-from .batches import SLOPE, Readout, softmax_by
+from .batches import Readout, edge_scores, softmax_by
 
 AT_ONCE = 2**19
 """Edges that attention looks at together."""
+
+Edges = tuple[Tensor, Tensor, Tensor]
+"""Of each edge the node that it comes from, that it goes to (among those looked at), its weight."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,25 +97,28 @@ class CsrGraphs:
     def attend(self, source: Tensor, target: Tensor, edge: Tensor, vector: Tensor) -> Tensor:
         """See :class:`~microtome.graphs.batches.Graphs`; for :data:`AT_ONCE` edges at a time.
 
-        What is as long as these edges is made again on the way back.
+        Where there are more, what is as long as these edges is made again on the way back.
         """
-        incoming = self._incoming
+        again = len(self._incoming) > 1 and torch.is_grad_enabled()
         parts = []
-        for start, stop in pieces(incoming.indptr, AT_ONCE):
-            edges = self._edges(incoming, start, stop)
-            given = (source, target[start:stop], edge, vector, edges)
-            if torch.is_grad_enabled():
+        for nodes, edges in self._incoming:
+            given = (source, target[nodes], edge, vector, edges)
+            if again:
                 parts.append(checkpoint(_attended, *given, use_reentrant=False))
             else:
                 parts.append(_attended(*given))
-        return torch.cat(parts)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     @cached_property
-    def _incoming(self) -> csr_array:
-        return csr_array(self.adjacency.T)
+    def _incoming(self) -> list[tuple[slice, Edges]]:
+        """Nodes, some at a time, and the edges into them."""
+        incoming = csr_array(self.adjacency.T)
+        return [
+            (slice(start, stop), self._edges(incoming, start, stop))
+            for start, stop in pieces(incoming.indptr, AT_ONCE)
+        ]
 
-    def _edges(self, incoming: csr_array, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the edges into some nodes: where from, where to (from the first on), weights."""
+    def _edges(self, incoming: csr_array, start: int, stop: int) -> Edges:
         rows = incoming.indptr[start : stop + 1].astype(np.int64)
         here = slice(rows[0], rows[-1])
         to = np.repeat(np.arange(stop - start), np.diff(rows))
@@ -129,8 +134,13 @@ class CsrGraphs:
                 raise ValueError("graphs of several sizes cannot be read out node by node")
             return h.reshape(len(self.sizes), -1)
         graphs = torch.split_with_sizes(h, list(self.sizes))
-        pool = {"mean": torch.mean, "sum": torch.sum, "max": torch.amax}[how]
-        return torch.stack([pool(graph, 0) for graph in graphs])
+        match how:
+            case "mean":
+                return torch.stack([graph.mean(0) for graph in graphs])
+            case "sum":
+                return torch.stack([graph.sum(0) for graph in graphs])
+            case "max":
+                return torch.stack([graph.amax(0) for graph in graphs])
 
 
 def csr_graphs(adjacencies: Sequence[Any], features: Tensor) -> CsrGraphs:
@@ -205,12 +215,18 @@ def pieces(starts: NDArray[Any], most: int) -> list[tuple[int, int]]:
 def _to_torch(matrix: csr_array, like: Tensor) -> Tensor:
     # 32 bits where they do, as the library behind the product wants them.
     short = np.int32 if matrix.nnz < np.iinfo(np.int32).max else np.int64
-    indices = (torch.from_numpy(a.astype(short)) for a in (matrix.indptr, matrix.indices))
+    rows = torch.from_numpy(matrix.indptr.astype(short))
+    columns = torch.from_numpy(matrix.indices.astype(short))
     values = torch.from_numpy(matrix.data).to(like.dtype)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse (CSR tensor support|invariant checks)")
         return torch.sparse_csr_tensor(
-            *indices, values, tuple(matrix.shape), device=like.device, check_invariants=False
+            rows,
+            columns,
+            values,
+            list(matrix.shape),
+            device=like.device,
+            check_invariants=False,
         )
 
 
@@ -219,12 +235,12 @@ def _attended(
     target: Tensor,
     edge: Tensor,
     vector: Tensor,
-    edges: tuple[Tensor, Tensor, Tensor],
+    edges: Edges,
 ) -> Tensor:
     """Attention [m, k, f] of m nodes over the edges into them."""
     origin, to, weights = edges
-    ahead = source.index_select(0, origin)
-    pairs = ahead + target.index_select(0, to) + weights[:, None, None] * edge
-    scores = (leaky_relu(pairs, SLOPE) * vector).sum(-1)
-    shares = softmax_by(to, scores, len(target))
-    return torch.zeros_like(target).index_add(0, to, shares[..., None] * ahead)
+    ahead = source.flatten(1).index_select(0, origin)
+    pairs = target.flatten(1).index_select(0, to).add_(ahead)
+    shares = softmax_by(to, edge_scores(pairs, weights, edge, vector), len(target))
+    taken = shares[..., None] * ahead.reshape(-1, *edge.shape)
+    return torch.zeros_like(target).index_add(0, to, taken)

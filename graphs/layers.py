@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +79,14 @@ class GraphIsomorphism(nn.Module):
         self.f = nn.Sequential(nn.Linear(n_in, n_out), nn.ReLU(), nn.Linear(n_out, n_out))
 
     def forward(self, graphs: Graphs, h: Tensor) -> Tensor:
-        updated: Tensor = self.f((1 + self.eps) * h + graphs.neighbour_sum(h))
+        first = cast(nn.Linear, self.f[0])
+        # What is linear may change places: neighbours are summed where nodes are narrower.
+        if first.out_features < first.in_features:
+            mapped = h @ first.weight.T
+            summed = (1 + self.eps) * mapped + graphs.neighbour_sum(mapped) + first.bias
+        else:
+            summed = first((1 + self.eps) * h + graphs.neighbour_sum(h))
+        updated: Tensor = self.f[1:](summed)
         return updated
 
 
@@ -98,7 +105,11 @@ class SampleAndAggregate(nn.Module):
         self.neighbours = nn.Linear(n_in, n_out, bias=False)
 
     def forward(self, graphs: Graphs, h: Tensor) -> Tensor:
-        updated: Tensor = self.root(h) + self.neighbours(graphs.neighbour_mean(h))
+        if self.neighbours.out_features < self.neighbours.in_features:
+            gathered: Tensor = graphs.neighbour_mean(self.neighbours(h))
+        else:
+            gathered = self.neighbours(graphs.neighbour_mean(h))
+        updated: Tensor = self.root(h) + gathered
         return updated
 
 

@@ -102,7 +102,7 @@ class TissueGraph:
         order = np.argsort(-np.bincount(piece, minlength=count), kind="stable")
         rank = np.empty(count, np.int64)
         rank[order] = np.arange(count)
-        return rank[piece]
+        return np.asarray(rank[piece], np.int64)
 
     def without_longer(self, longest_um: float) -> TissueGraph:
         """The same nodes without edges that are longer, as those across gaps are."""
@@ -276,7 +276,9 @@ def _spanned(places: Places) -> Places:
     centred = places - places.mean(axis=0)
     _, extent, axes = np.linalg.svd(centred, full_matrices=False)
     rank = int((extent > _FLAT * extent[0]).sum()) if extent[0] > 0 else 0
-    return centred if rank == places.shape[1] else centred @ axes[:rank].T
+    if rank == places.shape[1]:
+        return np.asarray(centred, np.float64)
+    return np.asarray(centred @ axes[:rank].T, np.float64)
 
 
 def _triangulated(places: Places) -> Nodes:

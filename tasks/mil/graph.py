@@ -97,7 +97,7 @@ class TileGraph(AttentionPooling):
     def _surrounded(self, h: Tensor, places: Tensor, sizes: Sequence[int]) -> Tensor:
         graphs, width = self.graphs(h, places, sizes), h.shape[1]
         # Joined layer by layer: all of them side by side would be four times as wide.
-        first, *others = self.join.weight.split(width, 1)
+        first, *others = torch.split(self.join.weight, width, 1)
         total = torch.addmm(self.join.bias, h, first.T)
         for layer, weight in zip(self.layers, others, strict=True):
             large = len(h) > LARGE and torch.is_grad_enabled()
