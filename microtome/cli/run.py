@@ -14,6 +14,7 @@ import typer
 from rich.markup import escape
 
 from .common import STYLES, Jobs, MakeByDefault, Overwrite, console, summary_line
+from .run_look import show_look
 
 if TYPE_CHECKING:
     from ..engine.jobqueue import BatchSystem, JobProfile
@@ -68,6 +69,22 @@ Deidentify = Annotated[
     ),
 ]
 
+Roots = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--root",
+        metavar="PLACE",
+        help="Refuse a plan that names what does not lie in this folder, or below this URL; "
+        "may be said several times.",
+    ),
+]
+Metrics = Annotated[
+    Path | None,
+    typer.Option(
+        "--metrics", metavar="FILE", help="Keep figures of the run there, for Prometheus: x.prom."
+    ),
+]
+
 
 @dataclass(frozen=True)
 class _How:
@@ -77,6 +94,7 @@ class _How:
     cluster: str | None
     log: Log
     deidentify: bool
+    metrics: Path | None
 
 
 def register(app: typer.Typer) -> None:
@@ -113,6 +131,8 @@ def make(
     overwrite: Overwrite = False,
     log: LogForm = Log.AUTO,
     deidentify: Deidentify = False,
+    root: Roots = None,
+    metrics: Metrics = None,
     detach: Detach = False,
 ) -> None:
     """Run a plan.
@@ -129,16 +149,15 @@ def make(
     Example, a task of a job array: [bold]microtome run plan.toml --shard 3/40[/]
     """
     from ..tasks.run.coordinate import Shard
-    from ..tasks.run.plan import read_plan
 
-    read, part = read_plan(plan), Shard.of(shard)
+    read, part = _read(plan, root), Shard.of(shard)
     if dry_run:
-        _show_look(read, part, overwrite)
+        show_look(read, part, overwrite)
         return
     if detach:
         _detach(read, cluster)
         return
-    _run(read, part, _How(jobs, cluster, log, deidentify), overwrite=overwrite)
+    _run(read, part, _How(jobs, cluster, log, deidentify, metrics), overwrite=overwrite)
 
 
 def retry(
@@ -150,16 +169,17 @@ def retry(
     overwrite: Overwrite = False,
     log: LogForm = Log.AUTO,
     deidentify: Deidentify = False,
+    root: Roots = None,
+    metrics: Metrics = None,
 ) -> None:
     """Run a plan, and try again what was left alone because it killed its process, or hung.
 
     Example: [bold]microtome run retry plan.toml[/]
     """
     from ..tasks.run.coordinate import Shard
-    from ..tasks.run.plan import read_plan
 
-    how = _How(jobs, cluster, log, deidentify)
-    _run(read_plan(plan), Shard.of(shard), how, overwrite=overwrite, is_retry=True)
+    how = _How(jobs, cluster, log, deidentify, metrics)
+    _run(_read(plan, root), Shard.of(shard), how, overwrite=overwrite, is_retry=True)
 
 
 def status(plan: PlanFile) -> None:
@@ -209,6 +229,15 @@ def report(
     _write_report(read, out or read.out / "run.html", _hider(read, deidentify))
 
 
+def _read(plan: Path, roots: list[str] | None) -> Plan:
+    from ..tasks.run.plan import read_plan
+    from ..tasks.run.roots import require_within
+
+    read = read_plan(plan)
+    require_within(read, roots or [])
+    return read
+
+
 def _run(plan: Plan, shard: Shard, how: _How, *, overwrite: bool, is_retry: bool = False) -> None:
     from ..tasks.run.coordinate import check_plan, run_plan
     from ..tasks.run.stopping import HandedBack, stop_when_told
@@ -234,7 +263,7 @@ def _run(plan: Plan, shard: Shard, how: _How, *, overwrite: bool, is_retry: bool
                 overwrite=overwrite,
                 retry=is_retry,
                 is_stopping=is_stopping,
-                tell=_teller(how.log, hide),
+                tell=_watched(_teller(how.log, hide), how.metrics),
             )
     except HandedBack:
         typer.echo("what was in flight is handed back", err=True)
@@ -337,6 +366,21 @@ def _teller(log: Log, hide: Callable[[str], str]) -> Callable[[Told], None]:
     return tell
 
 
+def _watched(tell: Callable[[Told], None], metrics: Path | None) -> Callable[[Told], None]:
+    """Tells whoever reads lines, and keeps figures where they are asked for."""
+    from ..tasks.run.metrics import RunMetrics
+
+    if metrics is None:
+        return tell
+    figures = RunMetrics(metrics)
+
+    def both(told: Told) -> None:
+        tell(told)
+        figures.note(told)
+
+    return both
+
+
 def _write_report(plan: Plan, path: Path, hide: Callable[[str], str]) -> None:
     from ..report import write_report
     from ..report.runs import run_report
@@ -349,38 +393,3 @@ def _write_report(plan: Plan, path: Path, hide: Callable[[str], str]) -> None:
         hide=hide,
     )
     console.print(f"report: {write_report(made, path)}", soft_wrap=True)
-
-
-def _show_look(plan: Plan, shard: Shard, overwrite: bool) -> None:
-    """Print what would run: a line a step that is not fresh, then a table of the stages."""
-    from collections import Counter
-
-    from rich.console import Console
-    from rich.filesize import decimal
-    from rich.table import Table
-
-    from ..tasks.run.look import Look, costs, look_at
-
-    def tell(look: Look) -> None:
-        if look.seen != "fresh":
-            reason = f"({look.reason})" if look.reason else ""
-            words = f"{look.seen}{reason} {look.task.name}  {look.detail}"
-            typer.echo(words.rstrip())
-
-    looks = look_at(plan, shard, overwrite=overwrite, tell=tell)
-    seen = Counter((look.task.stage, look.seen) for look in looks)
-    table = Table("stage", "fresh", "to do", "stale", "other", "reads", "writes", "work")
-    for stage, cost in costs(plan, looks).items():
-        other = seen[stage, "in the way"] + seen[stage, "quarantined"]
-        table.add_row(
-            stage,
-            str(seen[stage, "fresh"]),
-            str(cost.to_make),
-            str(seen[stage, "stale"]),
-            str(other),
-            decimal(cost.read_bytes),
-            "?" if cost.write_bytes is None else f"~{decimal(cost.write_bytes)}",
-            "?" if cost.seconds is None else f"~{cost.seconds:,.0f} s",
-        )
-    Console(highlight=False).print(table)
-    typer.echo("writes and work: by what the same stage did of slides that are done; ? where none")
