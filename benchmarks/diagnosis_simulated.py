@@ -40,6 +40,9 @@ FURTHER = 3000
 SITE_SHARE = 0.8
 """Of patients at the first scanner, where site and diagnosis go together."""
 
+SITE_SHIFT = 0.2
+"""Standard deviation of what the first scanner adds to an edge of the second layer."""
+
 LAYERS = ("signal", "site alone")
 SETTINGS = {
     "even": (False, False),
@@ -131,15 +134,19 @@ def explained(end: OutOfFold, here: World, plan: Plan, seed: int) -> dict[str, A
 
 def layered(*, confounded: bool) -> Examples:
     """People with two layers, the second of which knows the scanner alone; some lack one."""
-    layers = [networks(one) for one in simulate_layers((STRONG, 0.0), 160, REGIONS, TIMEPOINTS)]
-    adjacency = np.stack([one.adjacency for one in layers], axis=1)
+    signal, other = (
+        networks(one) for one in simulate_layers((STRONG, 0.0), 200, REGIONS, TIMEPOINTS)
+    )
+    at_first = np.asarray(signal.sites == "site-1")
+    shift = np.random.default_rng(0).normal(0, SITE_SHIFT, other.edges.shape[1])
+    other = other.with_edges(other.edges + at_first[:, None] * shift)
+    adjacency = np.stack([signal.adjacency, other.adjacency], axis=1)
     adjacency[0::6, 0] = np.nan
     adjacency[3::6, 1] = np.nan
-    rows = replace(layers[0], adjacency=adjacency)
-    assert rows.sites is not None
+    rows = replace(signal, adjacency=adjacency)
     if not confounded:
         return rows
-    wanted = (rows.sites == "site-1") == (rows.labels == 1)
+    wanted = at_first == (rows.labels == 1)
     kept_people = np.random.default_rng(0).random(len(rows)) < np.where(
         wanted, SITE_SHARE, 1 - SITE_SHARE
     )

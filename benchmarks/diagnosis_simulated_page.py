@@ -27,10 +27,11 @@ random edges the most important ones change, or keep, the log-odds of held-out p
 curves of correlations). *Ranks*: correlation of the importance of all edges between seeds, and
 between folds. Means over the cohorts."""
 
-LAYERS = """160 people with two layers: one with the effect 0.3, one that knows the scanner alone;
-a sixth lacks the first and a sixth the second. *Even*: as many patients at both scanners; *with the
-diagnosis*: four fifths of the patients at one, of the controls at the other. The layer is taken
-from held-out people, or is all that they are left."""
+LAYERS = """200 people with two layers: one with the effect 0.3, and one that knows the scanner
+alone, where each edge is shifted by N(0, 0.2) at the first; a sixth of the people lack the one and
+a sixth the other. *Even*: as many patients at both scanners; *with the diagnosis*: half of the
+people, such that four fifths of the patients are at one scanner and of the controls at the other.
+The layer is taken from held-out people, or is all that they are left."""
 
 
 def write_page(content: Mapping[str, Any], *, write: bool) -> None:
