@@ -22,6 +22,7 @@ LONG = {
     "docs/how-to/exchange-bags.md",
     "docs/how-to/mil.md",
     "docs/how-to/qupath.md",
+    "docs/how-to/tissue-graphs.md",
     "docs/how-to/train-an-encoder.md",
 }
 """Pages whose commands take half a minute and more: for make test-all."""
