@@ -53,6 +53,7 @@ def run_steps(
     gathered: Callable[[Step[T], Sequence[str]], T | None] = lambda step, lost: step.task,
     is_stopping: Callable[[], bool] = lambda: False,
     on_try: Callable[[Step[T], Outcome[R]], None] = lambda step, outcome: None,
+    spared: Callable[[T], T] = lambda task: task,
 ) -> dict[str, Outcome[R]]:
     """Work on steps in the order that their needs allow, the furthest on first.
 
@@ -75,6 +76,8 @@ def run_steps(
         Once it says so nothing more is begun, and what dies is nobody's fault.
     on_try
         Told of each end that is not for good.
+    spared
+        Gives the task to work on in place of one that killed its process: with less memory.
 
     Returns
     -------
@@ -95,7 +98,8 @@ def run_steps(
             begin(step)
         if not running and suspects and not is_stopping():
             # Alone: of what was in flight together, only one need have killed the process.
-            begin(suspects.pop())
+            suspect = suspects.pop()
+            begin(replace(suspect, task=spared(suspect.task)))
         if not running:
             return flow.ended
         for future in pool.wait_any(list(running)):

@@ -94,15 +94,16 @@ start() {
     die "it does not come up"
 }
 
-# Ends a process by the file that holds its number, and waits for it.
+# Ends a process by the file that holds its number, which it removes as it ends, and waits for it.
 end() {
     [ -f "$1" ] || return 0
-    kill "$(cat "$1")" 2>/dev/null || return 0
+    process=$(cat "$1")
+    kill "$process" 2>/dev/null || return 0
     for _ in 1 2 3 4 5 6 7 8 9 10; do
-        kill -0 "$(cat "$1")" 2>/dev/null || return 0
+        [ -f "$1" ] && kill -0 "$process" 2>/dev/null || return 0
         sleep 0.5
     done
-    kill -9 "$(cat "$1")" 2>/dev/null || true
+    kill -9 "$process" 2>/dev/null || true
 }
 
 stop() {

@@ -231,6 +231,7 @@ def run_plan(
             on_try=run.note_try,
             gathered=run.gather,
             is_stopping=is_stopping,
+            spared=lambda task: replace(task, is_sparing=True),
         )
     left = tuple(step.name for step in steps if step.name not in ended) if is_stopping() else ()
     return Finished(run.ledger, left)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from ...engine.extras import Extras
@@ -16,6 +17,7 @@ from ..encode_scan import encode_item
 from ..ingest_run import IngestItem, IngestOptions, ingest_item
 from ..scan_options import ScanOptions
 from ..slide_list import SlideItem
+from ..tile_reader import default_readers
 from .parts import EncodePart, IngestPart, TissuePart
 from .task import Made, Task, told
 
@@ -91,10 +93,13 @@ def encode(task: Task) -> Made | Skipped[Made]:
     masks = part.masks
     if masks is None and task.plan.tissue is not None:
         masks = task.plan.out / "tissue"
+    options = slide_options(part, masks=masks, jobs=task.jobs)
+    if task.is_sparing:
+        options = with_half_the_memory(options)
     made = encode_item(
         _slide(task),
         out=task.plan.out / "bags",
-        slides=slide_options(part, masks=masks, jobs=task.jobs),
+        slides=options,
         scans=scan_options(part),
         overwrite=task.overwrite,
     )
@@ -103,6 +108,11 @@ def encode(task: Task) -> Made | Skipped[Made]:
         return Made(bag.path, f"{bag.tiles:,} {bag.what} x {bag.dim}", bag.warning)
 
     return told(made, tell)
+
+
+def with_half_the_memory(options: EncodeOptions) -> EncodeOptions:
+    """The same bag by half as many reading threads, which hold what is in flight."""
+    return replace(options, readers=max(1, (options.readers or default_readers()) // 2))
 
 
 def slide_options(part: EncodePart, *, masks: Path | None, jobs: int) -> EncodeOptions:

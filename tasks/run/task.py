@@ -29,6 +29,8 @@ class Task:
         Of a stage over the cohort: ids of slides that have no input to it and never will.
     jobs
         How many tasks run at once: they part the cores between them.
+    is_sparing
+        Whether it is to do with less memory: its process died of it before, perhaps.
     quarantined
         Why it is left alone; empty where it is not.
     """
@@ -39,6 +41,7 @@ class Task:
     overwrite: bool = False
     lacking: frozenset[str] = frozenset()
     jobs: int = 1
+    is_sparing: bool = False
     quarantined: str = ""
 
     @property

@@ -139,6 +139,30 @@ def test_a_step_that_kills_its_process_is_tried_twice_and_costs_no_other(tmp_pat
     assert len((tmp_path / "a1").read_text().splitlines()) == 2
 
 
+def greedy(places: tuple[str, str]) -> str:
+    """Dies with as much as it is given at first, and does with half."""
+    amount, _ = places
+    if amount == "all":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return amount
+
+
+def test_what_killed_its_process_is_tried_again_with_less() -> None:
+    steps = [Step("a", ("all", "")), Step("b", ("little", ""))]
+    with open_pool(2) as pool:
+        ended = run_steps(
+            steps,
+            greedy,
+            pool=pool,
+            on_end=lambda step, outcome: None,
+            spared=lambda task: ("half", task[1]),
+        )
+    assert ended["a"].state == ended["b"].state == "done"
+    assert ended["a"].value == "half"
+    # What only was in flight beside it may have been spared as well.
+    assert ended["b"].value in ("little", "half")
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_no_more_steps_are_in_flight_than_there_are_jobs(jobs: int) -> None:
     class Watching:
