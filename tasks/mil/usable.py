@@ -165,7 +165,8 @@ def reliability_plot(points: Mapping[str, tuple[Bin, ...]]) -> bytes:
         axes.plot([0, 1], [0, 1], color="grey", linestyle="--")
         axes.plot([point.said for point in bins], [point.found for point in bins])
         sizes = [20 + 300 * point.n / total for point in bins]
-        axes.scatter([point.said for point in bins], [point.found for point in bins], sizes)
+        found = [point.found for point in bins]
+        axes.scatter([point.said for point in bins], found, sizes, clip_on=False, zorder=3)
         axes.set(title=name, xlabel="probability said", xlim=(0, 1), ylim=(-0.02, 1.02))
     figure.axes[0].set_ylabel("share found")
     buffer = io.BytesIO()
