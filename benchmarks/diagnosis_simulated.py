@@ -2,7 +2,7 @@
 
     python benchmarks/diagnosis_simulated.py [--keep FOLDER] [--quick]
 
-Ten to twenty minutes of one core. Each evaluation that is done is kept in ``--keep`` and not done
+About ten minutes of one core. Each evaluation that is done is kept in ``--keep`` and not done
 again. ``--quick`` takes quick models and writes nothing.
 """
 
