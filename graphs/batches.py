@@ -243,8 +243,9 @@ def edge_scores(pairs: Tensor, weights: Tensor, edge: Tensor, vector: Tensor) ->
         [k, f].
     """
     seen = leaky_relu_(pairs.addmm_(weights[:, None], edge.reshape(1, -1)), SLOPE)
-    blocks: Tensor = torch.block_diag(*vector[..., None])  # type: ignore[no-untyped-call]
-    return seen @ blocks
+    heads = torch.split(seen, vector.shape[1], 1)
+    # A product with a vector for each head: a matrix of so few columns is slow on the way back.
+    return torch.stack([head @ one for head, one in zip(heads, vector, strict=True)], 1)
 
 
 def softmax_by(to: Tensor, scores: Tensor, n: int) -> Tensor:

@@ -221,6 +221,12 @@ class GraphNetwork(nn.Module):
         """Logits [b] of the positive class."""
         h = graphs.features
         for layer in self.layers:
-            h = torch.relu(layer(graphs, h * self.dropout(h.new_ones(h.shape[-1]))))
+            h = torch.relu(layer(graphs, self._dropped(h)))
         logits: Tensor = self.head(self.dropout(graphs.readout(h, self.how)))
         return logits.squeeze(1)
+
+    def _dropped(self, h: Tensor) -> Tensor:
+        if not (self.training and self.dropout.p):
+            return h
+        dropped: Tensor = h * self.dropout(h.new_ones(h.shape[-1]))
+        return dropped
