@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import s3fs
 from object_store import BUCKET, Wire, client, contents, object_store, upload
 from products import files_of, make
 
@@ -65,7 +66,9 @@ def test_what_was_cut_off_is_gone_on_with(store: Wire, tmp_path: Path) -> None:
     assert not part.exists()
 
 
-def test_what_is_not_what_the_store_holds_is_refused(store: Wire, tmp_path: Path) -> None:
+def test_what_is_not_what_the_store_holds_is_refused(
+    store: Wire, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     url = upload(store, "a.svs", noise(100_000))
     found = remote_files(url)
     store.flip = True
@@ -78,6 +81,11 @@ def test_what_is_not_what_the_store_holds_is_refused(store: Wire, tmp_path: Path
     assert not (tmp_path / "a.svs").exists()
     with pytest.raises(MissingFile):
         fetched(f"s3://{BUCKET}/b.svs", tmp_path)
+    # The libraries between have patience of their own.
+    monkeypatch.setattr(objects, "_ATTEMPTS", 1)
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3fs.S3FileSystem.clear_instance_cache()
     store.close()
     with pytest.raises(NoStore, match="AWS_ENDPOINT_URL"):
         fetched(url, tmp_path)
